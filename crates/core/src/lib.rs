@@ -1,0 +1,2 @@
+//! ipwarden-core.
+#![warn(missing_docs)]

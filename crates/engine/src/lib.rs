@@ -1,0 +1,6 @@
+//! Decides who may pass: client address, blocklist, quotas, request spool.
+//!
+//! Nothing in here knows a database or a web framework, so that any application can embed it.
+#![warn(missing_docs)]
+
+pub mod clock;

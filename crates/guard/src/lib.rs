@@ -1,0 +1,2 @@
+//! ipwarden-guard.
+#![warn(missing_docs)]
