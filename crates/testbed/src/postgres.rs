@@ -1,0 +1,266 @@
+//! A throw-away PostgreSQL cluster: no fsync, trust authentication, TCP on the loopback only.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, anyhow, bail};
+
+use crate::watched::{Account, Launch, Private, find_in_path, is_program, on_a_free_port};
+
+/// Names a running PostgreSQL to use instead of a private one, as `postgres://user@host:port`; its
+/// user may create databases.
+pub const POSTGRES_VARIABLE: &str = "IPWARDEN_TEST_POSTGRES";
+
+const MISSING: &str = "no PostgreSQL server (`initdb` and `postgres`) in PATH or \
+    /usr/lib/postgresql/*/bin: run the tests with `bash .ci/test`, which installs it, or \
+    `apt-get install postgresql`";
+
+/// The line of `postmaster.pid` that holds the server's state (LOCK_FILE_LINE_PM_STATUS).
+const STATUS_LINE: usize = 7;
+
+/// A PostgreSQL cluster to test against. Clones are the same server.
+#[derive(Clone, Debug)]
+pub struct PostgresServer {
+    /// Without a database and without a slash at its end.
+    base: String,
+    /// `None` for a server that the environment named.
+    own: Option<Arc<Private>>,
+}
+
+/// An empty database for one test; dropped with it, whoever is still connected.
+#[derive(Debug)]
+pub struct TestDatabase {
+    server: PostgresServer,
+    name: String,
+    url: String,
+}
+
+/// The cluster that all tests share.
+pub fn postgres() -> anyhow::Result<PostgresServer> {
+    static SHARED: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| match std::env::var(POSTGRES_VARIABLE) {
+        Ok(url) if !url.is_empty() => {
+            Ok(PostgresServer { base: url.trim_end_matches('/').to_owned(), own: None })
+        }
+        _ => postgres_private().map_err(|error| format!("{error:#}")),
+    });
+    shared.clone().map_err(|error| anyhow!(error))
+}
+
+/// A fresh database, with a name of its own, in the shared cluster.
+pub fn postgres_database() -> anyhow::Result<TestDatabase> {
+    postgres()?.database()
+}
+
+/// A cluster of the test's own, which it may freeze, stop and start again; ends when its last clone
+/// is dropped.
+pub fn postgres_private() -> anyhow::Result<PostgresServer> {
+    let programs = Programs::find()?;
+    let account = account()?;
+    on_a_free_port(|port| {
+        let directory = tempfile::Builder::new().prefix("ipwarden-postgres-").tempdir()?;
+        if let Some(Account { user, group }) = account {
+            std::os::unix::fs::chown(directory.path(), Some(user), Some(group))?;
+        }
+        let cluster = directory.path().join("cluster");
+        initialise(&programs.initdb, directory.path(), &cluster, account)?;
+        let launch = Launch {
+            program: programs.postgres.clone(),
+            arguments: server_arguments(&cluster, port),
+            port,
+            // From here on it is removed with the server.
+            directory: directory.keep(),
+            // An immediate shutdown, which also takes the children and shared memory with it.
+            signal: "QUIT",
+            account,
+        };
+        let own = Private::start_new(launch, is_ready)?;
+        let base = format!("postgres://postgres@127.0.0.1:{port}");
+        Ok(PostgresServer { base, own: Some(Arc::new(own)) })
+    })
+}
+
+impl PostgresServer {
+    /// `postgres://postgres@127.0.0.1:<port>/<database>`; the database `postgres` always exists.
+    pub fn url(&self, database: &str) -> String {
+        format!("{}/{database}", self.base)
+    }
+
+    /// The postmaster's process id, if it is ours and running.
+    pub fn pid(&self) -> Option<u32> {
+        self.own.as_ref()?.pid()
+    }
+
+    /// Creates an empty database with a name of its own.
+    pub fn database(&self) -> anyhow::Result<TestDatabase> {
+        let name = crate::unique_name("test");
+        self.execute(&format!("create database {name} template template0"))?;
+        Ok(TestDatabase { server: self.clone(), url: self.url(&name), name })
+    }
+
+    /// Shuts a private server down at once, as a crash would; its files stay.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        self.private()?.stop()
+    }
+
+    /// Starts a stopped server again on its old port and files.
+    pub fn start(&self) -> anyhow::Result<()> {
+        self.private()?.start()
+    }
+
+    /// Freezes the postmaster, which then accepts no connection; established ones go on.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.private()?.freeze()
+    }
+
+    /// Ends [`PostgresServer::freeze`].
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.private()?.thaw()
+    }
+
+    /// Runs one statement in the database `postgres`.
+    fn execute(&self, statement: &str) -> anyhow::Result<()> {
+        let psql = Programs::find().ok().map(|found| found.psql).filter(|file| is_program(file));
+        let psql = psql.or_else(|| find_in_path("psql")).context(MISSING)?;
+        let mut command = Command::new(psql);
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement]);
+        succeed(command.arg(self.url("postgres")))
+    }
+
+    fn private(&self) -> anyhow::Result<&Private> {
+        self.own.as_deref().context("the environment's server is not ours: use postgres_private()")
+    }
+}
+
+impl TestDatabase {
+    /// The URL to connect with.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The database's name, unique in the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        // What stays behind goes with the cluster.
+        let _ = self.server.execute(&format!("drop database if exists {} with (force)", self.name));
+    }
+}
+
+/// The programs of one version of PostgreSQL.
+struct Programs {
+    initdb: PathBuf,
+    postgres: PathBuf,
+    psql: PathBuf,
+}
+
+impl Programs {
+    /// The version in `PATH`, else the newest that Debian's packages put beside it.
+    fn find() -> anyhow::Result<Programs> {
+        let in_path = find_in_path("initdb").and_then(|found| found.canonicalize().ok());
+        let folder = in_path.and_then(|found| found.parent().map(Path::to_owned));
+        folder
+            .into_iter()
+            .chain(packaged())
+            .map(|folder| Programs {
+                initdb: folder.join("initdb"),
+                postgres: folder.join("postgres"),
+                psql: folder.join("psql"),
+            })
+            .find(|found| is_program(&found.initdb) && is_program(&found.postgres))
+            .context(MISSING)
+    }
+}
+
+/// `/usr/lib/postgresql/*/bin`, newest first.
+fn packaged() -> Vec<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .collect();
+    versions.sort_by(|left, right| right.cmp(left));
+    versions.into_iter().map(|(_, folder)| folder.join("bin")).collect()
+}
+
+/// PostgreSQL refuses to run as root: then it runs as `postgres`, or else as `nobody`.
+fn account() -> anyhow::Result<Option<Account>> {
+    if numeric_id(&["-u"]) != Some(0) {
+        return Ok(None);
+    }
+    ["postgres", "nobody"]
+        .into_iter()
+        .find_map(|name| {
+            let user = numeric_id(&["-u", name])?;
+            Some(Account { user, group: numeric_id(&["-g", name])? })
+        })
+        .map(Some)
+        .context("PostgreSQL does not run as root, and there is no user `postgres` or `nobody`")
+}
+
+fn numeric_id(arguments: &[&str]) -> Option<u32> {
+    let output = Command::new("id").args(arguments).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+}
+
+fn initialise(
+    initdb: &Path,
+    directory: &Path,
+    cluster: &Path,
+    account: Option<Account>,
+) -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(initdb);
+    command
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
+        .arg("-D")
+        .arg(cluster)
+        .env("LC_ALL", "C")
+        .current_dir(directory);
+    if let Some(Account { user, group }) = account {
+        command.uid(user).gid(group);
+    }
+    succeed(&mut command)
+}
+
+fn server_arguments(cluster: &Path, port: u16) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["-D".into(), cluster.into(), "-p".into()];
+    arguments.push(port.to_string().into());
+    for setting in [
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "max_connections=200",
+        "shared_buffers=32MB",
+        "fsync=off",
+        "synchronous_commit=off",
+        "full_page_writes=off",
+        "autovacuum=off",
+        "timezone=UTC",
+    ] {
+        arguments.extend(["-c".into(), setting.into()]);
+    }
+    arguments
+}
+
+/// The postmaster writes its state into its lock file, which is how `pg_ctl` knows it too.
+fn is_ready(pid: u32, _port: u16, directory: &Path) -> bool {
+    let lock_file = directory.join("cluster/postmaster.pid");
+    std::fs::read_to_string(lock_file).is_ok_and(|text| {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.first() == Some(&pid.to_string().as_str()) && lines.get(STATUS_LINE) == Some(&"ready")
+    })
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let Output { status, stderr, .. } =
+        command.output().with_context(|| format!("starting {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}: {}", String::from_utf8_lossy(&stderr).trim());
+    }
+    Ok(())
+}
