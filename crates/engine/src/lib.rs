@@ -5,3 +5,4 @@
 
 pub mod clock;
 pub mod network;
+pub mod record;
