@@ -3,6 +3,7 @@
 //! Nothing in here knows a database or a web framework, so that any application can embed it.
 #![warn(missing_docs)]
 
+pub mod blocklist;
 pub mod clock;
 pub mod network;
 pub mod record;
