@@ -144,6 +144,7 @@ fn the_servers_of_a_killed_process_end_and_leave_no_files() {
         .env("IPWARDEN_TESTBED_STAY", "1")
         .env("TMPDIR", temporary.path())
         .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
