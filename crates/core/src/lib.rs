@@ -1,2 +1,5 @@
-//! ipwarden-core.
+//! Remembers: stores, recorder, places, scan; builds and feeds the guard.
 #![warn(missing_docs)]
+
+pub mod geo;
+pub mod redis;

@@ -11,6 +11,7 @@
 //! What this deliberately does not do: skip. A test without its server gets an error that says how
 //! to install it, and fails.
 
+pub mod geo;
 mod postgres;
 mod redis;
 mod watched;
