@@ -7,3 +7,4 @@ pub mod blocklist;
 pub mod clock;
 pub mod network;
 pub mod record;
+pub mod spool;

@@ -1,0 +1,336 @@
+//! What segments there are, and who may do what with them.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::leftover::{Leftover, take_over};
+use super::segment::{FIRST, Header, Segment, SegmentId};
+use super::{Durability, SpoolError, SpoolOptions, SpoolStatus, make_private_dir};
+
+/// Everything that writers, the reader and the upkeep thread share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) dir: PathBuf,
+    pub(super) options: SpoolOptions,
+    pub(super) catalog: Mutex<Catalog>,
+    /// Wakes the upkeep thread.
+    pub(super) wake: Condvar,
+    /// The disk refused a segment; only the upkeep thread tries again.
+    pub(super) stalled: AtomicBool,
+    pub(super) dropped: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    damaged: AtomicU64,
+    /// What the reader reads into.
+    pub(super) chunk: Mutex<Vec<u8>>,
+}
+
+/// The list of segments. Its lock is never held while a file is made, read or removed by name.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    /// Oldest first.
+    pub(super) entries: Vec<Entry>,
+    /// Damaged segments that were set aside, oldest first.
+    pub(super) aside: VecDeque<Aside>,
+    pub(super) spare: Option<Arc<Segment>>,
+    /// Bytes of the segments that are being made in this moment.
+    pub(super) making: u64,
+    /// When the youngest segment was made; the next one is younger, even if the clock went back.
+    pub(super) youngest: i64,
+    /// The sealed file that is being read.
+    pub(super) reading: Option<(SegmentId, Arc<File>)>,
+    pub(super) stop: bool,
+    /// Space may have become free.
+    pub(super) retry: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: SegmentId,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    pub(super) state: State,
+    /// The reader needs nothing before this position.
+    pub(super) passed: u64,
+    /// What is before this position is on the disk for good ([`Durability::Power`] only).
+    pub(super) synced: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// A writer appends to it.
+    Open(Arc<Segment>),
+    /// It is complete; if it was not synced yet, its file is still open here.
+    Sealed(Option<Arc<Segment>>),
+}
+
+#[derive(Debug)]
+pub(super) struct Aside {
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+}
+
+/// A segment as the reader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentView {
+    /// Its name for good.
+    pub id: SegmentId,
+    /// Whether a writer of this process still appends to it.
+    pub open: bool,
+    /// Its bytes on disk.
+    pub bytes: u64,
+}
+
+impl Catalog {
+    pub(super) fn bytes(&self) -> u64 {
+        let entries: u64 = self.entries.iter().map(|entry| entry.bytes).sum();
+        let aside: u64 = self.aside.iter().map(|aside| aside.bytes).sum();
+        entries + aside + self.making + self.spare.as_ref().map_or(0, |spare| spare.size)
+    }
+
+    pub(super) fn position(&self, id: SegmentId) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.id == id)
+    }
+
+    /// Strikes a sealed segment off the list.
+    pub(super) fn strike(&mut self, id: SegmentId) -> Result<Entry, SpoolError> {
+        let index = self.position(id).ok_or(SpoolError::Gone(id))?;
+        if matches!(self.entries[index].state, State::Open(_)) {
+            return Err(SpoolError::StillOpen(id));
+        }
+        self.reading.take_if(|(reading, _)| *reading == id);
+        Ok(self.entries.remove(index))
+    }
+
+    /// Moves a file away that cannot be taken over: it must not keep the others from being read.
+    fn put_aside(&mut self, dir: &Path, path: &Path, why: &str) -> Result<(), SpoolError> {
+        let to = move_aside(dir, path, 0)?;
+        tracing::error!(path = %to.display(), why, "set aside a file of the request log");
+        self.aside.push_back(Aside { bytes: size_of(&to), path: to });
+        Ok(())
+    }
+
+    fn open_entry(&mut self, segment: &Arc<Segment>) {
+        self.entries.push(Entry {
+            id: segment.id,
+            path: segment.path.clone(),
+            bytes: segment.size,
+            state: State::Open(Arc::clone(segment)),
+            passed: 0,
+            synced: 0,
+        });
+    }
+}
+
+impl Inner {
+    pub(super) fn open(dir: PathBuf, options: SpoolOptions) -> Result<Inner, SpoolError> {
+        let mut catalog = Catalog { aside: list_aside(&dir), ..Catalog::default() };
+        let mut found = Vec::new();
+        for file in fs::read_dir(&dir).map_err(SpoolError::io("list", &dir))? {
+            let path = file.map_err(SpoolError::io("list", &dir))?.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("segment") => match take_over(&path) {
+                    Ok(Leftover::Segment(header, bytes)) => found.push((header, path, bytes)),
+                    Ok(Leftover::Empty) => remove_file(&path)?,
+                    Ok(Leftover::Foreign) => catalog.put_aside(&dir, &path, "it is no segment")?,
+                    Err(error) => catalog.put_aside(&dir, &path, &error.to_string())?,
+                },
+                Some("tmp") => remove_file(&path)?,
+                _ => {}
+            }
+        }
+        found.sort_by_key(|(header, ..)| (header.created, header.id));
+        catalog.youngest = found.last().map_or(i64::MIN, |(header, ..)| header.created);
+        catalog.entries = found.into_iter().map(sealed_entry).collect();
+        Ok(Inner {
+            dir,
+            options,
+            catalog: Mutex::new(catalog),
+            wake: Condvar::new(),
+            stalled: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+            chunk: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// A segment for a writer: the one made ahead, or one made now. `None` while the disk refuses.
+    pub(super) fn take_segment(&self) -> Option<Arc<Segment>> {
+        if self.stalled.load(Ordering::Relaxed) {
+            return None;
+        }
+        if let Some(segment) = self.take_spare() {
+            return Some(segment);
+        }
+        match self.make_segment() {
+            Ok(segment) => {
+                self.catalog.lock().open_entry(&segment);
+                Some(segment)
+            }
+            Err(error) => {
+                self.stall(&error);
+                None
+            }
+        }
+    }
+
+    fn take_spare(&self) -> Option<Arc<Segment>> {
+        let mut catalog = self.catalog.lock();
+        let segment = catalog.spare.take()?;
+        catalog.open_entry(&segment);
+        self.wake.notify_one();
+        Some(segment)
+    }
+
+    /// Seals a segment that its writer is done with; one without records goes at once.
+    pub(super) fn finish(&self, segment: &Arc<Segment>) {
+        let sealed = segment.seal();
+        let empty = segment.written() == FIRST;
+        {
+            let mut catalog = self.catalog.lock();
+            let Some(index) = catalog.position(segment.id) else { return };
+            let entry = &mut catalog.entries[index];
+            let unsynced = self.options.durability == Durability::Power && !empty;
+            entry.state = State::Sealed(unsynced.then(|| Arc::clone(segment)));
+            match sealed {
+                Ok(bytes) => entry.bytes = bytes,
+                Err(error) => {
+                    tracing::error!(segment = %segment.id, %error, "cannot seal a segment");
+                }
+            }
+        }
+        if empty && let Err(error) = self.remove(segment.id) {
+            tracing::warn!(segment = %segment.id, %error, "cannot remove an empty segment");
+        }
+    }
+
+    pub(super) fn segments(&self) -> Vec<SegmentView> {
+        let view = |entry: &Entry| SegmentView {
+            id: entry.id,
+            open: matches!(entry.state, State::Open(_)),
+            bytes: entry.bytes,
+        };
+        self.catalog.lock().entries.iter().map(view).collect()
+    }
+
+    pub(super) fn remove(&self, id: SegmentId) -> Result<(), SpoolError> {
+        let entry = match self.catalog.lock().strike(id) {
+            Ok(entry) => entry,
+            Err(SpoolError::Gone(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        remove_file(&entry.path)?;
+        self.retry();
+        Ok(())
+    }
+
+    pub(super) fn set_aside(&self, id: SegmentId, at: u64) -> Result<PathBuf, SpoolError> {
+        let entry = self.catalog.lock().strike(id)?;
+        let path = move_aside(&self.dir, &entry.path, at)?;
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        let aside = Aside { path: path.clone(), bytes: entry.bytes };
+        self.catalog.lock().aside.push_back(aside);
+        Ok(path)
+    }
+
+    pub(super) fn status(&self) -> SpoolStatus {
+        let (bytes, passed) = {
+            let catalog = self.catalog.lock();
+            let passed: Vec<_> =
+                catalog.entries.iter().map(|entry| (entry.id, entry.passed)).collect();
+            (catalog.bytes(), passed)
+        };
+        let mut records = Vec::new();
+        for &(id, from) in &passed {
+            // What cannot be read has no age; the recorder is the one to complain about it.
+            let _ = self.read(id, from, 1, &mut records);
+        }
+        SpoolStatus {
+            bytes,
+            segments: passed.len(),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
+            damaged: self.damaged.load(Ordering::Relaxed),
+            stalled: self.stalled.load(Ordering::Relaxed),
+            oldest: records.iter().map(|record| record.at).min(),
+        }
+    }
+
+    /// Stops handing out segments until the upkeep thread could make one.
+    pub(super) fn stall(&self, error: &io::Error) {
+        if !self.stalled.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                dir = %self.dir.display(), %error,
+                "cannot make room for the request log: records are dropped until this is over",
+            );
+        }
+        // Under the lock, so that the upkeep thread cannot miss it between its look and its wait.
+        let _catalog = self.catalog.lock();
+        self.wake.notify_one();
+    }
+
+    /// Lets the upkeep thread try again at once.
+    pub(super) fn retry(&self) {
+        self.catalog.lock().retry = true;
+        self.wake.notify_one();
+    }
+
+    /// Ends the upkeep thread.
+    pub(super) fn stop(&self) {
+        let spare = {
+            let mut catalog = self.catalog.lock();
+            catalog.stop = true;
+            catalog.spare.take()
+        };
+        self.wake.notify_one();
+        if let Some(spare) = spare {
+            // If it stays, the next start removes it.
+            let _ = fs::remove_file(&spare.path);
+        }
+    }
+}
+
+fn sealed_entry((header, path, bytes): (Header, PathBuf, u64)) -> Entry {
+    Entry { id: header.id, path, bytes, state: State::Sealed(None), passed: 0, synced: bytes }
+}
+
+fn list_aside(dir: &Path) -> VecDeque<Aside> {
+    let Ok(files) = fs::read_dir(dir.join("damaged")) else { return VecDeque::new() };
+    let mut aside: Vec<_> = files
+        .filter_map(|file| {
+            let file = file.ok()?;
+            let metadata = file.metadata().ok()?;
+            Some((metadata.modified().ok()?, Aside { path: file.path(), bytes: metadata.len() }))
+        })
+        .collect();
+    aside.sort_by_key(|(modified, _)| *modified);
+    aside.into_iter().map(|(_, aside)| aside).collect()
+}
+
+fn move_aside(dir: &Path, path: &Path, at: u64) -> Result<PathBuf, SpoolError> {
+    let damaged = dir.join("damaged");
+    make_private_dir(&damaged).map_err(SpoolError::io("create", &damaged))?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let to = damaged.join(format!("{name}-{at}.segment"));
+    fs::rename(path, &to).map_err(SpoolError::io("set aside", path))?;
+    Ok(to)
+}
+
+fn remove_file(path: &Path) -> Result<(), SpoolError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(SpoolError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn size_of(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}

@@ -1,0 +1,109 @@
+//! The frame around each record: how it is put together, and what a reader makes of bytes.
+
+use super::segment::SegmentId;
+use crate::record::MAX_BODY;
+
+/// Checksum and length in front of a body, in bytes. A seal is a head without a body.
+pub(super) const HEAD: usize = 8;
+
+/// No frame that this version writes is longer, in bytes.
+pub(super) const MAX_FRAME: usize = size_of_body(MAX_BODY);
+
+const SEAL: u32 = u32::MAX;
+
+/// What every checksum of a segment starts from, so that bytes of another segment, or of another
+/// place in this one, are never taken for a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seed(u32);
+
+impl Seed {
+    pub(super) fn of(segment: SegmentId) -> Seed {
+        Seed(crc32fast::hash(&segment.to_bytes()))
+    }
+
+    fn checksum(self, at: u64, length_and_body: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0 ^ (at ^ (at >> 32)) as u32);
+        hasher.update(length_and_body);
+        hasher.finalize()
+    }
+}
+
+/// The bytes that a frame with a body of this length takes.
+pub(super) const fn size_of_body(length: usize) -> usize {
+    (HEAD + length).next_multiple_of(4)
+}
+
+/// Makes room for the head; the body is appended next.
+pub(super) fn begin(frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.resize(HEAD, 0);
+}
+
+/// Pads the frame to its final size, so that a place can be found for it.
+pub(super) fn pad(frame: &mut Vec<u8>) -> Padded {
+    let length = frame.len() - HEAD;
+    frame.resize(size_of_body(length), 0);
+    Padded { length }
+}
+
+/// A frame that has its size but no head yet.
+pub(super) struct Padded {
+    length: usize,
+}
+
+/// Writes the head of a frame that will stand at `at`.
+pub(super) fn close(frame: &mut [u8], padded: &Padded, seed: Seed, at: u64) {
+    let length = u32::try_from(padded.length).expect("a record is far below 4 GiB");
+    frame[4..HEAD].copy_from_slice(&length.to_le_bytes());
+    let checksum = seed.checksum(at, &frame[4..HEAD + padded.length]);
+    frame[..4].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// The frame that ends a segment at `at`.
+pub(super) fn seal(seed: Seed, at: u64) -> [u8; HEAD] {
+    let mut frame = [0; HEAD];
+    frame[4..].copy_from_slice(&SEAL.to_le_bytes());
+    frame[..4].copy_from_slice(&seed.checksum(at, &SEAL.to_le_bytes()).to_le_bytes());
+    frame
+}
+
+/// What stands at a position.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Parsed<'a> {
+    /// A whole frame, with its body.
+    Body(&'a [u8]),
+    /// Nothing was written here yet.
+    Blank,
+    /// The segment ends here, complete.
+    Sealed,
+    /// A frame may stand here, but the bytes at hand end within it.
+    Short,
+    /// Bytes that are no frame (yet).
+    Torn,
+}
+
+/// Looks at the start of `bytes`, which stand at `at` in a segment that has `room` bytes from there on.
+pub(super) fn parse(bytes: &[u8], seed: Seed, at: u64, room: u64) -> Parsed<'_> {
+    if room < HEAD as u64 {
+        return Parsed::Blank;
+    }
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Parsed::Short };
+    let [c0, c1, c2, c3, l0, l1, l2, l3] = *head;
+    let checksum = u32::from_le_bytes([c0, c1, c2, c3]);
+    let length = u32::from_le_bytes([l0, l1, l2, l3]);
+    if length == 0 {
+        return Parsed::Blank;
+    }
+    if length == SEAL {
+        return if *head == seal(seed, at) { Parsed::Sealed } else { Parsed::Torn };
+    }
+    if u64::from(length) > room - HEAD as u64 {
+        return Parsed::Torn;
+    }
+    let Some(body) = rest.get(..length as usize) else { return Parsed::Short };
+    if seed.checksum(at, &bytes[4..HEAD + body.len()]) == checksum {
+        Parsed::Body(body)
+    } else {
+        Parsed::Torn
+    }
+}

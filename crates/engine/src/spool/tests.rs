@@ -1,0 +1,472 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::frame::{HEAD, Seed};
+use super::segment::FIRST;
+use super::*;
+use crate::record::{Record, RecordRef, RecordVerdict, Reference};
+
+const SMALL: SpoolOptions = SpoolOptions {
+    max_bytes: 1 << 20,
+    segment_bytes: SpoolOptions::MIN_SEGMENT_BYTES,
+    durability: Durability::Process,
+};
+
+fn temp_dir() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn open(dir: &TempDir, options: SpoolOptions) -> Spool {
+    Spool::open(dir.path(), options).unwrap()
+}
+
+fn numbered(path: &[u8], at: i64) -> RecordRef<'_> {
+    RecordRef {
+        at,
+        address: "2001:db8::1".parse().unwrap(),
+        method: b"GET",
+        path,
+        status: 200,
+        verdict: RecordVerdict::Allowed,
+        sensitive: false,
+        identity: None,
+        user_agent: Some(b"curl/8.0"),
+        reference: Reference::from_bits(at as u64).unwrap(),
+    }
+}
+
+fn append(writer: &mut SpoolWriter, numbers: std::ops::Range<i64>) {
+    for at in numbers {
+        writer.append(&numbered(b"/path", at));
+    }
+}
+
+/// The numbers of all records, oldest segment first, and how each segment ends.
+fn read_all(spool: &Spool) -> (Vec<i64>, Vec<ReadEnd>) {
+    let mut records = Vec::new();
+    let ends = spool
+        .segments()
+        .into_iter()
+        .map(|segment| spool.read(segment.id, 0, usize::MAX, &mut records).unwrap().end)
+        .collect();
+    (records.iter().map(|record: &Record| record.at).collect(), ends)
+}
+
+fn only_segment(spool: &Spool) -> SegmentView {
+    let segments = spool.segments();
+    assert_eq!(segments.len(), 1);
+    segments[0]
+}
+
+fn path_of(spool: &Spool, segment: SegmentId) -> PathBuf {
+    segment::path_of(spool.dir(), segment)
+}
+
+#[test]
+fn what_was_appended_can_be_read_while_its_segment_is_open_and_after() {
+    let dir = temp_dir();
+    let spool = open(&dir, SpoolOptions::default());
+    let mut writer = spool.writer();
+    append(&mut writer, 0..3);
+    assert_eq!(read_all(&spool), (vec![0, 1, 2], vec![ReadEnd::Open]));
+    assert_eq!(fs::metadata(path_of(&spool, only_segment(&spool).id)).unwrap().len(), 4 << 20);
+    drop(writer);
+    assert_eq!(read_all(&spool), (vec![0, 1, 2], vec![ReadEnd::Sealed]));
+    assert!(only_segment(&spool).bytes < 512, "what was not needed is given back");
+}
+
+#[test]
+fn a_reading_goes_on_where_the_last_one_stopped_even_in_another_process() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..5);
+    let id = only_segment(&spool).id;
+    let mut records = Vec::new();
+    let first = spool.read(id, 0, 2, &mut records).unwrap();
+    assert_eq!(first.end, ReadEnd::More);
+    drop((writer, spool));
+
+    let spool = open(&dir, SMALL);
+    let second = spool.read(id, first.next, 2, &mut records).unwrap();
+    assert_eq!(second.end, ReadEnd::More);
+    let last = spool.read(id, second.next, 2, &mut records).unwrap();
+    assert_eq!(last.end, ReadEnd::Sealed);
+    assert_eq!(spool.read(id, last.next, 2, &mut records).unwrap(), last);
+    assert_eq!(records.iter().map(|record| record.at).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(records[0], Record::from(&numbered(b"/path", 0)));
+}
+
+#[test]
+fn full_segments_are_sealed_and_come_oldest_first() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..1000);
+    let (numbers, ends) = read_all(&spool);
+    assert!(numbers.into_iter().eq(0..1000));
+    let (last, sealed) = ends.split_last().unwrap();
+    assert_eq!(*last, ReadEnd::Open);
+    assert!(sealed.len() > 5 && sealed.iter().all(|end| *end == ReadEnd::Sealed), "{sealed:?}");
+    drop((writer, spool));
+    assert!(read_all(&open(&dir, SMALL)).0.into_iter().eq(0..1000));
+}
+
+#[test]
+fn a_segment_without_records_leaves_nothing_behind() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let idle = spool.writer();
+    assert_eq!(read_all(&spool), (vec![], vec![ReadEnd::Open]));
+    drop(idle);
+    assert_eq!(spool.segments(), []);
+    drop(spool);
+    let left: Vec<_> = fs::read_dir(dir.path().join("spool"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn a_directory_has_one_owner_and_the_error_names_it() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let writer = spool.writer();
+    drop(spool);
+    let error = Spool::open(dir.path(), SMALL).unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, SpoolError::Taken { .. }), "{message}");
+    assert!(message.contains(dir.path().to_str().unwrap()), "{message}");
+    assert!(message.contains(&std::process::id().to_string()), "{message}");
+    drop(writer);
+    open(&dir, SMALL);
+}
+
+#[test]
+fn a_segment_is_removed_only_when_its_writer_is_done() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..1);
+    let id = only_segment(&spool).id;
+    assert!(matches!(spool.remove(id), Err(SpoolError::StillOpen(_))));
+    drop(writer);
+    spool.remove(id).unwrap();
+    spool.remove(id).unwrap();
+    assert!(!path_of(&spool, id).exists());
+    assert!(matches!(spool.read(id, 0, 1, &mut Vec::new()), Err(SpoolError::Gone(_))));
+}
+
+/// A spool with an open segment of two records, and the bytes that a third one would add.
+fn two_records_and_a_third(dir: &TempDir) -> (Spool, SpoolWriter, SegmentId, u64, Vec<u8>) {
+    let spool = open(dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..2);
+    let id = only_segment(&spool).id;
+    let at = spool.read(id, 0, 9, &mut Vec::new()).unwrap().next;
+    let mut frame = Vec::new();
+    frame::begin(&mut frame);
+    numbered(b"/path", 2).encode(&mut frame);
+    let padded = frame::pad(&mut frame);
+    frame::close(&mut frame, &padded, Seed::of(id), at);
+    (spool, writer, id, at, frame)
+}
+
+#[test]
+fn a_torn_frame_is_not_there_yet_while_its_segment_is_open() {
+    let dir = temp_dir();
+    let (spool, writer, id, at, frame) = two_records_and_a_third(&dir);
+    let file = fs::OpenOptions::new().write(true).open(path_of(&spool, id)).unwrap();
+    let expect_torn = |what: &str| {
+        let mut records = Vec::new();
+        let read = spool.read(id, 0, 9, &mut records).unwrap();
+        assert_eq!((records.len(), read), (2, Read { next: at, end: ReadEnd::Open }), "{what}");
+    };
+    let body = HEAD + frame[HEAD..].iter().rposition(|&byte| byte != 0).unwrap();
+    for end in 0..=body {
+        file.write_all_at(&frame[..end], at).unwrap();
+        expect_torn(&format!("{end} bytes from the front"));
+    }
+    file.write_all_at(&vec![0; frame.len()], at).unwrap();
+    for start in (4..=frame.len()).rev() {
+        file.write_all_at(&frame[start..], at + start as u64).unwrap();
+        expect_torn(&format!("all but {start} bytes from the back"));
+    }
+    file.write_all_at(&frame, at).unwrap();
+    assert_eq!(read_all(&spool).0, [0, 1, 2]);
+    drop(writer);
+}
+
+#[test]
+fn a_torn_frame_in_a_sealed_segment_is_damage_with_its_position() {
+    for end in 1.. {
+        let dir = temp_dir();
+        let (spool, mut writer, id, at, frame) = two_records_and_a_third(&dir);
+        append(&mut writer, 2..4);
+        drop(writer);
+        let mut torn = vec![0; frame.len()];
+        let Some(kept) = frame.get(..end) else { break };
+        torn[..end].copy_from_slice(kept);
+        if torn == frame {
+            break;
+        }
+        let file = fs::OpenOptions::new().write(true).open(path_of(&spool, id)).unwrap();
+        file.write_all_at(&torn, at).unwrap();
+        let mut records = Vec::new();
+        let read = spool.read(id, 0, 9, &mut records).unwrap();
+        let after = at + frame.len() as u64;
+        let (why, resume) = match end {
+            // The length was lost, and with it the way on.
+            ..=4 => (Damage::Unsealed, None),
+            _ => (Damage::Checksum, Some(after)),
+        };
+        assert_eq!(read.end, ReadEnd::Damaged { at, why, resume }, "{end} bytes");
+        assert_eq!((records.len(), read.next), (2, at), "{end} bytes");
+        if let Some(resume) = resume {
+            let read = spool.read(id, resume, 9, &mut records).unwrap();
+            assert_eq!((records[2].at, read.end), (3, ReadEnd::Sealed));
+        }
+        let to = spool.set_aside(id, at).unwrap();
+        assert!(to.ends_with(format!("spool/damaged/{id}-{at}.segment")), "{}", to.display());
+        assert_eq!(spool.segments(), []);
+        assert_eq!(spool.status().damaged, 1);
+    }
+}
+
+#[test]
+fn what_a_killed_writer_left_unfinished_is_no_damage() {
+    let dir = temp_dir();
+    let (spool, writer, id, at, frame) = two_records_and_a_third(&dir);
+    let path = path_of(&spool, id);
+    let killed = fs::read(&path).unwrap();
+    drop((writer, spool));
+    for start in HEAD..=frame.len() {
+        let mut bytes = killed.clone();
+        let at = at as usize;
+        bytes[at + start..at + frame.len()].copy_from_slice(&frame[start..]);
+        fs::write(&path, bytes).unwrap();
+        let spool = open(&dir, SMALL);
+        assert_eq!(read_all(&spool), (vec![0, 1], vec![ReadEnd::Sealed]), "from byte {start}");
+    }
+}
+
+#[test]
+fn a_length_lost_with_frames_behind_it_is_damage_in_a_leftover_too() {
+    let dir = temp_dir();
+    let (spool, mut writer, id, at, _) = two_records_and_a_third(&dir);
+    append(&mut writer, 2..50);
+    let path = path_of(&spool, id);
+    let mut killed = fs::read(&path).unwrap();
+    drop((writer, spool));
+    killed[at as usize + 4..at as usize + 8].fill(0);
+    fs::write(&path, killed).unwrap();
+    let spool = open(&dir, SMALL);
+    let damaged = ReadEnd::Damaged { at, why: Damage::Unsealed, resume: None };
+    assert_eq!(read_all(&spool), (vec![0, 1], vec![damaged]));
+}
+
+#[test]
+fn a_file_that_is_no_segment_is_set_aside_at_the_start() {
+    let dir = temp_dir();
+    drop(open(&dir, SMALL));
+    let spool = dir.path().join("spool");
+    fs::write(spool.join(format!("{:032x}.segment", 7)), [1; 100]).unwrap();
+    fs::write(spool.join(format!("{:032x}.segment", 8)), []).unwrap();
+    fs::write(spool.join(format!("{:032x}.tmp", 9)), [1; 100]).unwrap();
+    let opened = open(&dir, SMALL);
+    assert_eq!(opened.segments(), []);
+    assert!(spool.join(format!("damaged/{:032x}-0.segment", 7)).exists());
+    assert!(!spool.join(format!("{:032x}.segment", 8)).exists());
+    assert!(!spool.join(format!("{:032x}.tmp", 9)).exists());
+}
+
+#[test]
+fn past_its_bound_the_oldest_segment_goes_and_its_records_are_counted() {
+    let dir = temp_dir();
+    let options = SpoolOptions { max_bytes: 10 * SMALL.segment_bytes, ..SMALL };
+    let spool = open(&dir, options);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..100);
+    // The reader is done with the first ten; they are not lost when their segment goes.
+    let first = spool.segments()[0].id;
+    let ten = spool.read(first, 0, 10, &mut Vec::new()).unwrap().next;
+    spool.read(first, ten, 0, &mut Vec::new()).unwrap();
+    append(&mut writer, 100..5000);
+    let status = spool.status();
+    let (numbers, _) = read_all(&spool);
+    assert!(status.bytes <= options.max_bytes, "{status:?}");
+    assert!(status.evicted > 1000, "{status:?}");
+    assert!(numbers.iter().copied().eq(status.evicted as i64 + 10..5000), "{status:?}");
+    assert_eq!((status.dropped, status.oldest), (0, numbers.first().copied()));
+}
+
+#[test]
+fn damaged_segments_are_evicted_before_those_still_to_be_read() {
+    let dir = temp_dir();
+    let options = SpoolOptions { max_bytes: 4 * SMALL.segment_bytes, ..SMALL };
+    let spool = open(&dir, options);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..1);
+    let damaged = only_segment(&spool).id;
+    drop(writer);
+    let path = spool.set_aside(damaged, FIRST).unwrap();
+    let mut writer = spool.writer();
+    for at in 1.. {
+        append(&mut writer, at..at + 1);
+        let full = spool.status().evicted > 0;
+        if full {
+            break;
+        }
+    }
+    assert!(spool.shared.inner.catalog.lock().aside.is_empty());
+    drop((writer, spool));
+    assert!(!path.exists());
+}
+
+#[test]
+fn open_segments_have_their_place_however_small_the_bound() {
+    let dir = temp_dir();
+    let spool = open(&dir, SpoolOptions { max_bytes: 1, ..SMALL });
+    let mut writers = [spool.writer(), spool.writer(), spool.writer()];
+    for (at, writer) in writers.iter_mut().enumerate() {
+        append(writer, at as i64..at as i64 + 1);
+    }
+    let (mut numbers, _) = read_all(&spool);
+    numbers.sort_unstable();
+    assert_eq!(numbers, [0, 1, 2]);
+    assert_eq!(spool.status().dropped, 0);
+}
+
+#[test]
+fn synced_segments_read_like_the_others() {
+    let dir = temp_dir();
+    let spool = open(&dir, SpoolOptions { durability: Durability::Power, ..SMALL });
+    let mut writer = spool.writer();
+    append(&mut writer, 0..300);
+    assert!(read_all(&spool).0.into_iter().eq(0..300));
+    drop((writer, spool));
+    assert!(read_all(&open(&dir, SMALL)).0.into_iter().eq(0..300));
+}
+
+#[test]
+fn reading_beside_four_writers_yields_every_record_once_and_whole() {
+    const EACH: i64 = 20_000;
+    let dir = temp_dir();
+    let spool = open(&dir, SpoolOptions { max_bytes: 1 << 30, segment_bytes: 64 << 10, ..SMALL });
+    let done = AtomicBool::new(false);
+    let mut records = Vec::new();
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|lane| {
+                let mut writer = spool.writer();
+                scope.spawn(move || append(&mut writer, lane * EACH..(lane + 1) * EACH))
+            })
+            .collect();
+        let (spool, done, records) = (&spool, &done, &mut records);
+        scope.spawn(move || {
+            let mut positions = BTreeMap::new();
+            loop {
+                let last_round = done.load(Relaxed);
+                for segment in spool.segments() {
+                    let position = positions.entry(segment.id).or_insert(0);
+                    loop {
+                        let read = spool.read(segment.id, *position, 100, records).unwrap();
+                        *position = read.next;
+                        match read.end {
+                            ReadEnd::More => {}
+                            ReadEnd::Open => break,
+                            ReadEnd::Sealed => break spool.remove(segment.id).unwrap(),
+                            ReadEnd::Damaged { .. } => panic!("{read:?}"),
+                        }
+                    }
+                }
+                if last_round {
+                    return;
+                }
+            }
+        });
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        done.store(true, Relaxed);
+    });
+    assert_eq!(spool.segments(), []);
+    let mut numbers: Vec<_> = records.iter().map(|record| record.at).collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..4 * EACH));
+    assert!(records.iter().all(|record| *record == Record::from(&numbered(b"/path", record.at))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_clients_send_is_read_back(
+        requests in vec((vec(any::<u8>(), 0..3000), proptest::option::of(any::<String>())), 0..20),
+    ) {
+        let dir = temp_dir();
+        let spool = open(&dir, SMALL);
+        let mut writer = spool.writer();
+        let expected: Vec<Record> = requests
+            .iter()
+            .map(|(path, identity)| {
+                let record = RecordRef { identity: identity.as_deref(), ..numbered(path, 1) };
+                writer.append(&record);
+                Record::from(&record)
+            })
+            .collect();
+        let mut records = Vec::new();
+        for segment in spool.segments() {
+            spool.read(segment.id, 0, usize::MAX, &mut records).unwrap();
+        }
+        prop_assert_eq!(records, expected);
+    }
+
+    #[test]
+    fn a_segment_with_arbitrary_bytes_is_read_to_its_end_or_reported(
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        cut in any::<prop::sample::Index>(),
+        from in 0..9000u64,
+    ) {
+        let dir = temp_dir();
+        let spool = open(&dir, SMALL);
+        let mut writer = spool.writer();
+        append(&mut writer, 0..60);
+        drop(writer);
+        let id = only_segment(&spool).id;
+        let path = path_of(&spool, id);
+        let mut bytes = fs::read(&path).unwrap();
+        for (index, byte) in changes {
+            let index = index.index(bytes.len() - FIRST as usize) + FIRST as usize;
+            bytes[index] = byte;
+        }
+        bytes.truncate((cut.index(2 * bytes.len())).max(FIRST as usize));
+        fs::write(&path, &bytes).unwrap();
+        let _ = spool.read(id, from, 9, &mut Vec::new()).unwrap();
+        drop(spool);
+        let spool = open(&dir, SMALL);
+        let mut records = Vec::new();
+        if let [segment] = spool.segments()[..] {
+            let mut position = 0;
+            loop {
+                let read = spool.read(segment.id, position, 7, &mut records).unwrap();
+                prop_assert!(read.next >= position);
+                position = match read.end {
+                    ReadEnd::More => read.next,
+                    ReadEnd::Damaged { at, resume: Some(resume), .. } if resume > at => resume,
+                    ReadEnd::Damaged { resume: None, .. } | ReadEnd::Sealed => break,
+                    end => panic!("{end:?}"),
+                };
+            }
+        }
+        prop_assert!(records.iter().all(|r| *r == Record::from(&numbered(b"/path", r.at))));
+        prop_assert!(records.windows(2).all(|pair| pair[0].at < pair[1].at));
+    }
+}

@@ -1,0 +1,73 @@
+//! The side of the spool that stands on the path of a request.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::frame;
+use super::segment::Segment;
+use crate::record::RecordRef;
+
+/// Appends records to a segment of its own. Each worker thread has one; dropping it seals the segment.
+#[derive(Debug)]
+pub struct SpoolWriter {
+    shared: Arc<Shared>,
+    segment: Option<Arc<Segment>>,
+    /// The frame that is being put together; kept so that an append allocates nothing.
+    frame: Vec<u8>,
+    failing: bool,
+}
+
+impl SpoolWriter {
+    pub(super) fn new(shared: Arc<Shared>) -> SpoolWriter {
+        let segment = shared.inner.take_segment();
+        let frame = Vec::with_capacity(frame::MAX_FRAME);
+        SpoolWriter { shared, segment, frame, failing: false }
+    }
+
+    /// Appends a record; when this returns, the kernel has it.
+    ///
+    /// A record that cannot be kept, because the disk is full or fails, is counted
+    /// ([`super::SpoolStatus::dropped`]), and the request goes on.
+    pub fn append(&mut self, record: &RecordRef<'_>) {
+        frame::begin(&mut self.frame);
+        record.encode(&mut self.frame);
+        let padded = frame::pad(&mut self.frame);
+        let size = self.frame.len();
+        if !self.segment.as_ref().is_some_and(|segment| segment.fits(segment.written(), size)) {
+            self.turn_over();
+        }
+        let Some(segment) = &self.segment else {
+            self.shared.inner.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let at = segment.written();
+        frame::close(&mut self.frame, &padded, segment.seed, at);
+        match segment.put(at, &self.frame) {
+            Ok(()) => self.failing = false,
+            Err(error) => {
+                // The position has not moved: the next record is put in the same place.
+                self.shared.inner.dropped.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(segment = %segment.id, %error, "cannot write the request log");
+                }
+            }
+        }
+    }
+
+    /// Seals the full segment and goes on with the next one, if there is one to be had.
+    fn turn_over(&mut self) {
+        if let Some(full) = self.segment.take() {
+            self.shared.inner.finish(&full);
+        }
+        self.segment = self.shared.inner.take_segment();
+    }
+}
+
+impl Drop for SpoolWriter {
+    fn drop(&mut self) {
+        if let Some(segment) = self.segment.take() {
+            self.shared.inner.finish(&segment);
+        }
+    }
+}
