@@ -8,3 +8,5 @@ pub mod clock;
 pub mod network;
 pub mod record;
 pub mod spool;
+pub mod quota;
+pub mod rate_limit;

@@ -1,0 +1,112 @@
+//! Counts admitted requests and refuses what goes past a quota.
+//!
+//! Exact: in no span of one period is more than the limit admitted, however requests race. A
+//! refused request is not counted. Past a limit of 1,000 admissions are counted in grains of a
+//! 64th of the period: still never more than the limit, but credit returns up to one grain late.
+//!
+//! Counting is done in this process, or in Redis for all replicas together. Nothing here decides
+//! whose request it is or which quota applies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::quota::{Bucket, Quota};
+
+mod fields;
+mod local;
+
+pub use fields::{push_limit_field, push_policy_field};
+pub use local::{Local, LocalOptions};
+
+/// The largest limit that is counted request by request, and not in grains.
+pub const LARGEST_EXACT_LIMIT: u32 = 1_000;
+
+/// Grains per period that limits above [`LARGEST_EXACT_LIMIT`] are counted in.
+const GRAINS: u64 = 64;
+
+/// The limiter of this process; clones share their counters.
+#[derive(Clone, Debug)]
+pub enum Limiter {
+    /// Counts in this process alone.
+    Local(Arc<Local>),
+}
+
+/// One worker's way to the limiter.
+#[derive(Clone, Debug)]
+pub struct WorkerLimiter(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Local(Arc<Local>),
+}
+
+/// What came of an attempt to take one request from a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Whether the request is within the quota, and counted.
+    pub admitted: bool,
+    /// How many more would be admitted now.
+    pub remaining: u32,
+    /// The time until there is more: until the oldest admitted request leaves the window, or,
+    /// after a refusal, until a request would be admitted.
+    pub frees_in: Duration,
+}
+
+/// The limiter as `/readyz?verbose` and metrics show it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimiterState {
+    /// Logs held in this process: of clients seen within their period, and some not yet reclaimed.
+    pub keys: usize,
+    /// Memory of those logs in bytes.
+    pub bytes: usize,
+    /// Logs with credit left that were forgotten because memory was full, since the start.
+    pub evictions: u64,
+    /// Takes from an entry that newcomers share because memory was full, since the start.
+    pub shared_takes: u64,
+    /// Replicas believed to live, this one included.
+    pub live_replicas: u32,
+}
+
+impl Limiter {
+    /// A limiter that counts in this process; its counters end with it.
+    pub fn local(options: LocalOptions) -> Limiter {
+        Limiter::Local(Arc::new(Local::new(options)))
+    }
+
+    /// The limiter as one worker thread uses it.
+    pub fn worker(&self) -> WorkerLimiter {
+        match self {
+            Limiter::Local(local) => WorkerLimiter(Way::Local(Arc::clone(local))),
+        }
+    }
+
+    /// Says how many replicas live, this one included, so that each takes its share of every
+    /// quota where they do not count together. 0 counts as 1.
+    pub fn set_live_replicas(&self, live: u32) {
+        match self {
+            Limiter::Local(local) => local.set_live_replicas(live),
+        }
+    }
+
+    /// How the limiter is doing now.
+    pub fn state(&self) -> LimiterState {
+        match self {
+            Limiter::Local(local) => local.state(),
+        }
+    }
+}
+
+impl WorkerLimiter {
+    /// Takes one request of `bucket` from the quota of `policy`, if any is left.
+    ///
+    /// Each (policy, bucket) has a log of its own. The quota may differ from take to take: what
+    /// was admitted stays counted. Windows in this process are measured on `now.steady` alone.
+    #[inline]
+    pub async fn take(&self, policy: &str, bucket: Bucket<'_>, quota: Quota, now: Moment) -> Taken {
+        match &self.0 {
+            Way::Local(local) => local.take(policy, bucket, quota, now),
+        }
+    }
+}
