@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::leftover::{Leftover, take_over};
 use super::segment::{FIRST, Header, Segment, SegmentId};
 use super::{Durability, SpoolError, SpoolOptions, SpoolStatus, make_private_dir};
+use crate::clock::Moment;
 
 /// Everything that writers, the reader and the upkeep thread share.
 #[derive(Debug)]
@@ -40,7 +41,8 @@ pub(super) struct Catalog {
     pub(super) spare: Option<Arc<Segment>>,
     /// Bytes of the segments that are being made in this moment.
     pub(super) making: u64,
-    /// When the youngest segment was made; the next one is younger, even if the clock went back.
+    /// When the youngest segment was taken into use; the next one is younger, even if the clock
+    /// went back.
     pub(super) youngest: i64,
     /// The sealed file that is being read.
     pub(super) reading: Option<(SegmentId, Arc<File>)>,
@@ -115,7 +117,13 @@ impl Catalog {
         Ok(())
     }
 
+    /// Takes a segment into use.
     fn open_entry(&mut self, segment: &Arc<Segment>) {
+        // Only orders the segments; nothing is decided by it.
+        self.youngest = Moment::now().wall.max(self.youngest.saturating_add(1));
+        if let Err(error) = segment.date(self.youngest) {
+            tracing::warn!(segment = %segment.id, %error, "cannot date a segment");
+        }
         self.entries.push(Entry {
             id: segment.id,
             path: segment.path.clone(),

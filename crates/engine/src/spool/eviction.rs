@@ -10,7 +10,6 @@ use super::Durability;
 use super::catalog::{Aside, Catalog, Entry, Inner, State};
 use super::frame::{self, Parsed, Seed};
 use super::segment::{FIRST, Segment};
-use crate::clock::Moment;
 
 /// What gives way.
 enum Victim {
@@ -22,19 +21,17 @@ impl Inner {
     /// Makes a segment, and room for it.
     pub(super) fn make_segment(&self) -> io::Result<Arc<Segment>> {
         let size = self.options.segment_bytes;
-        let created = loop {
+        loop {
             let mut catalog = self.catalog.lock();
             let full = catalog.bytes() + size > self.options.max_bytes;
             let Some(victim) = full.then(|| take_victim(&mut catalog)).flatten() else {
                 catalog.making += size;
-                // Only orders the segments; nothing is decided by it.
-                catalog.youngest = Moment::now().wall.max(catalog.youngest.saturating_add(1));
-                break catalog.youngest;
+                break;
             };
             drop(catalog);
             self.evict(victim);
-        };
-        let made = Segment::create(&self.dir, size, created).and_then(|segment| {
+        }
+        let made = Segment::create(&self.dir, size).and_then(|segment| {
             if self.options.durability == Durability::Power {
                 // The name has to survive, too.
                 File::open(&self.dir)?.sync_all()?;

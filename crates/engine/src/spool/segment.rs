@@ -87,7 +87,7 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Makes a segment with its space reserved, so that no later write finds the disk full.
-    pub(super) fn create(dir: &Path, size: u64, created: i64) -> io::Result<Segment> {
+    pub(super) fn create(dir: &Path, size: u64) -> io::Result<Segment> {
         let id = SegmentId::random()?;
         let unfinished = dir.join(format!("{id}.tmp"));
         let path = path_of(dir, id);
@@ -99,7 +99,7 @@ impl Segment {
             .open(&unfinished)
             .and_then(|file| {
                 allocate(&file, size)?;
-                file.write_all_at(&Header { id, created }.to_bytes(), 0)?;
+                file.write_all_at(&Header { id, created: 0 }.to_bytes(), 0)?;
                 fs::rename(&unfinished, &path)?;
                 Ok(file)
             });
@@ -118,6 +118,11 @@ impl Segment {
                 Err(error)
             }
         }
+    }
+
+    /// Says anew when the segment was made; only before its first record.
+    pub(super) fn date(&self, created: i64) -> io::Result<()> {
+        self.file.write_all_at(&Header { id: self.id, created }.to_bytes(), 0)
     }
 
     /// The position behind the last frame.
@@ -169,7 +174,8 @@ pub(super) fn path_of(dir: &Path, id: SegmentId) -> PathBuf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) id: SegmentId,
-    /// Microseconds since the Unix epoch, UTC; later than every segment that was there before.
+    /// When it was taken into use: microseconds since the Unix epoch, UTC, but later than every
+    /// segment that was there before.
     pub(super) created: i64,
 }
 
