@@ -120,6 +120,13 @@ impl Network {
         self.address
     }
 
+    /// Its last address; its only one when it is a single address.
+    #[must_use]
+    pub fn last_address(&self) -> IpAddr {
+        let (_, last) = self.first_last();
+        canonical(Ipv6Addr::from(last).into())
+    }
+
     /// The number of leading bits that are fixed: 0 to 32 for IPv4, 0 to 128 for IPv6.
     #[inline]
     pub fn prefix(&self) -> u8 {

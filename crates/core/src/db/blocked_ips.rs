@@ -1,0 +1,3 @@
+//! `blocked_ips`: see [`entries`](super::entries).
+
+super::entries::entries_table!(blocked_ips);

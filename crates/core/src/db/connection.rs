@@ -1,0 +1,214 @@
+//! One store, two databases: [`Db`] lends a [`Conn`] to a body of statements.
+//!
+//! A body awaits nothing but its connection. On PostgreSQL it runs where it was called, under a
+//! timeout; on SQLite it runs whole on a blocking thread, so that a caller who gives up never leaves
+//! a thread waiting inside a worker (the stock wrapper of diesel-async does, and panics there).
+
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use diesel_async::pooled_connection::deadpool::Object;
+use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::error::DbError;
+use super::postgres::PostgresPool;
+use super::sqlite::{Create, SqlitePool};
+use super::types::{Ts, TsValue};
+
+/// A SQLite connection whose statements run on the calling thread.
+pub(crate) type SqliteConn = SyncConnectionWrapper<diesel::SqliteConnection, Inline>;
+
+/// The store. Cheap to clone.
+#[derive(Clone)]
+pub enum Db {
+    /// A fleet's PostgreSQL.
+    Postgres(PostgresPool),
+    /// The embedded SQLite file.
+    Sqlite(SqlitePool),
+}
+
+/// A connection lent to a body of statements.
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack of one call")]
+pub enum Conn {
+    /// Out of the pool, and back into it when dropped.
+    Postgres(Object<AsyncPgConnection>),
+    /// Only ever on a blocking thread.
+    Sqlite(SqliteConn),
+}
+
+impl Db {
+    /// Opens the SQLite file at `path`.
+    ///
+    /// # Errors
+    /// [`DbError::Missing`] when there is none and `create` forbids making one.
+    pub async fn open_sqlite(path: &Path, create: Create) -> Result<Db, DbError> {
+        Ok(Db::Sqlite(SqlitePool::open(path, create).await?))
+    }
+
+    /// Prepares a pool for the PostgreSQL at `url`; connects when it is first used.
+    ///
+    /// # Errors
+    /// [`DbError::Url`] when the URL or its certificates cannot be read.
+    pub fn postgres(url: &str, max_connections: usize) -> Result<Db, DbError> {
+        Ok(Db::Postgres(PostgresPool::new(url, max_connections)?))
+    }
+
+    /// The same store with another limit for one call, for work that is known to take long.
+    pub fn with_timeout(&self, limit: Duration) -> Db {
+        match self {
+            Db::Postgres(pool) => Db::Postgres(pool.with_timeout(limit)),
+            Db::Sqlite(pool) => Db::Sqlite(pool.clone()),
+        }
+    }
+
+    /// Whether this is the embedded store.
+    pub fn is_sqlite(&self) -> bool {
+        matches!(self, Db::Sqlite(_))
+    }
+
+    /// Runs a body of statements outside any transaction.
+    ///
+    /// # Errors
+    /// The body's, or [`DbError::Unreachable`] and [`DbError::Timeout`].
+    pub async fn run<T, F>(&self, body: F) -> Result<T, DbError>
+    where
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        match self {
+            Db::Postgres(pool) => pool.run(body).await,
+            Db::Sqlite(pool) => pool.run(body).await,
+        }
+    }
+
+    /// Runs a body in one transaction: committed when it returns `Ok`, rolled back otherwise.
+    ///
+    /// On SQLite the transaction is immediate: a deferred one that reads and then writes fails with
+    /// "database is locked" beside another writer, whatever the busy timeout.
+    ///
+    /// # Errors
+    /// As [`Db::run`].
+    pub async fn transaction<T, F>(&self, body: F) -> Result<T, DbError>
+    where
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let body = transactional(body);
+        match self {
+            Db::Postgres(pool) => pool.run(body).await,
+            Db::Sqlite(pool) => pool.write(body).await,
+        }
+    }
+
+    /// The store's clock: PostgreSQL's own, or `now` when the store is a file of this machine.
+    ///
+    /// # Errors
+    /// As [`Db::run`].
+    pub async fn clock(&self, now: DateTime<Utc>) -> Result<DateTime<Utc>, DbError> {
+        match self {
+            Db::Postgres(_) => self.run(move |conn| conn.clock(now).boxed()).await,
+            Db::Sqlite(_) => Ok(now),
+        }
+    }
+}
+
+impl Conn {
+    /// The store's clock, as [`Db::clock`], inside a body.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn clock(&mut self, now: DateTime<Utc>) -> Result<DateTime<Utc>, DbError> {
+        match self {
+            Conn::Postgres(c) => {
+                let clock = diesel::select(diesel::dsl::sql::<Ts>("clock_timestamp()"));
+                Ok(clock.get_result::<TsValue>(c).await?.0)
+            }
+            Conn::Sqlite(_) => Ok(now),
+        }
+    }
+
+    /// Runs SQL without parameters or rows.
+    pub(crate) async fn batch(&mut self, sql: &str) -> Result<(), DbError> {
+        on!(self, |c| c.batch_execute(sql).await)
+    }
+}
+
+fn transactional<T, F>(
+    body: F,
+) -> impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static
+where
+    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+    T: Send + 'static,
+{
+    move |conn| {
+        async move {
+            begin(conn).await?;
+            match body(conn).await {
+                Ok(value) => {
+                    commit(conn).await?;
+                    Ok(value)
+                }
+                Err(error) => {
+                    // The first error is the one to report; a connection that cannot roll back is
+                    // found broken and thrown away by its pool.
+                    let _ = roll_back(conn).await;
+                    Err(error)
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+async fn begin(conn: &mut Conn) -> Result<(), DbError> {
+    match conn {
+        Conn::Postgres(c) => Ok(PgTransactions::begin_transaction(&mut **c).await?),
+        Conn::Sqlite(c) => Ok(c.batch_execute("BEGIN IMMEDIATE").await?),
+    }
+}
+
+async fn commit(conn: &mut Conn) -> Result<(), DbError> {
+    match conn {
+        Conn::Postgres(c) => Ok(PgTransactions::commit_transaction(&mut **c).await?),
+        Conn::Sqlite(c) => match c.batch_execute("COMMIT").await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let _ = c.batch_execute("ROLLBACK").await;
+                Err(error.into())
+            }
+        },
+    }
+}
+
+async fn roll_back(conn: &mut Conn) -> Result<(), DbError> {
+    match conn {
+        Conn::Postgres(c) => Ok(PgTransactions::rollback_transaction(&mut **c).await?),
+        Conn::Sqlite(c) => Ok(c.batch_execute("ROLLBACK").await?),
+    }
+}
+
+type PgTransactions = <AsyncPgConnection as diesel_async::AsyncConnection>::TransactionManager;
+
+/// Runs the "blocking" task of the wrapper at once, where it is: the whole body already is on a
+/// blocking thread.
+pub struct Inline;
+
+impl SpawnBlocking for Inline {
+    fn spawn_blocking<'a, R>(
+        &mut self,
+        task: impl FnOnce() -> R + Send + 'static,
+    ) -> BoxFuture<'a, Result<R, Box<dyn std::error::Error + Send + Sync + 'static>>>
+    where
+        R: Send + 'static,
+    {
+        futures_util::future::ready(Ok(task())).boxed()
+    }
+
+    fn get_runtime() -> Self {
+        Inline
+    }
+}

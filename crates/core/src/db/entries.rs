@@ -1,0 +1,301 @@
+//! What `blocked_ips` and `allowed_ips` have in common: networks with an origin and an end.
+//!
+//! There is one row per (network, origin). The two tables have the same columns and the same
+//! statements; the macro makes a module of them for each.
+
+use chrono::{DateTime, Utc};
+use ipwarden_engine::network::Network;
+use serde::Serialize;
+
+/// A row of either list.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    /// Of the row, never used twice.
+    pub id: i64,
+    /// Canonical.
+    pub network: Network,
+    /// Why, in somebody's words.
+    pub reason: String,
+    /// `manual`, `scan`, `import`, `list:NAME`.
+    pub origin: String,
+    /// Who.
+    pub created_by: String,
+    /// By the store's clock.
+    pub created_at: DateTime<Utc>,
+    /// By the store's clock; `None` never ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A row to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEntry {
+    /// Canonical.
+    pub network: Network,
+    /// Why, in somebody's words.
+    pub reason: String,
+    /// `manual`, `scan`, `import`, `list:NAME`.
+    pub origin: String,
+    /// Who.
+    pub created_by: String,
+    /// By the store's clock.
+    pub created_at: DateTime<Utc>,
+    /// By the store's clock; `None` never ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What the guard needs to know of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Listed {
+    /// Canonical.
+    pub network: Network,
+    /// Whether the scan put it there.
+    pub by_scan: bool,
+    /// By the store's clock; `None` never ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What became of a row that was to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Put {
+    /// There was none of this network and origin.
+    Created,
+    /// Its end or reason changed.
+    Updated,
+    /// It was so already.
+    Unchanged,
+}
+
+macro_rules! entries_table {
+    ($table:ident) => {
+        use chrono::{DateTime, Utc};
+        use diesel::prelude::*;
+        use diesel_async::RunQueryDsl;
+        use futures_util::TryStreamExt as _;
+        use ipwarden_engine::network::Network;
+
+        use super::entries::{Entry, Listed, NewEntry, Put};
+        use super::schema::$table::dsl;
+        use super::types::{MaybeTs, NetValue, TsValue};
+        use super::{Conn, DbError};
+
+        /// The origin of what the scan puts on a list.
+        const SCAN: &str = "scan";
+
+        #[derive(Queryable)]
+        struct Row {
+            id: i64,
+            network: NetValue,
+            reason: String,
+            origin: String,
+            created_by: String,
+            created_at: TsValue,
+            expires_at: MaybeTs,
+        }
+
+        impl From<Row> for Entry {
+            fn from(row: Row) -> Entry {
+                Entry {
+                    id: row.id,
+                    network: row.network.0,
+                    reason: row.reason,
+                    origin: row.origin,
+                    created_by: row.created_by,
+                    created_at: row.created_at.0,
+                    expires_at: row.expires_at.into(),
+                }
+            }
+        }
+
+        fn entries(rows: Vec<Row>) -> Vec<Entry> {
+            rows.into_iter().map(Entry::from).collect()
+        }
+
+        /// Makes the row of (network, origin) say what `new` says. Who first made it, and when,
+        /// stays.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn put(conn: &mut Conn, new: NewEntry) -> Result<(Entry, Put), DbError> {
+            let found = dsl::$table
+                .filter(dsl::network.eq(NetValue(new.network)))
+                .filter(dsl::origin.eq(new.origin.clone()));
+            let old: Option<Row> = on!(conn, |c| found.first(c).await.optional())?;
+            match old.map(Entry::from) {
+                Some(old) if old.reason == new.reason && old.expires_at == new.expires_at => {
+                    Ok((old, Put::Unchanged))
+                }
+                Some(old) => {
+                    let row: Row = on!(conn, |c| diesel::update(dsl::$table.find(old.id))
+                        .set((
+                            dsl::reason.eq(new.reason),
+                            dsl::expires_at.eq(MaybeTs::from(new.expires_at)),
+                        ))
+                        .get_result(c)
+                        .await)?;
+                    Ok((row.into(), Put::Updated))
+                }
+                None => {
+                    let row: Row = on!(conn, |c| diesel::insert_into(dsl::$table)
+                        .values((
+                            dsl::network.eq(NetValue(new.network)),
+                            dsl::reason.eq(new.reason),
+                            dsl::origin.eq(new.origin),
+                            dsl::created_by.eq(new.created_by),
+                            dsl::created_at.eq(TsValue(new.created_at)),
+                            dsl::expires_at.eq(MaybeTs::from(new.expires_at)),
+                        ))
+                        .get_result(c)
+                        .await)?;
+                    Ok((row.into(), Put::Created))
+                }
+            }
+        }
+
+        /// Deletes all rows of exactly this network and returns them.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn remove(conn: &mut Conn, network: Network) -> Result<Vec<Entry>, DbError> {
+            let rows = dsl::$table.filter(dsl::network.eq(NetValue(network)));
+            on!(conn, |c| diesel::delete(rows).get_results::<Row>(c).await).map(entries)
+        }
+
+        /// Deletes up to `limit` rows that have ended by `now` and returns their networks.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn prune(
+            conn: &mut Conn,
+            now: DateTime<Utc>,
+            limit: i64,
+        ) -> Result<Vec<Network>, DbError> {
+            let ended = dsl::$table
+                .filter(dsl::expires_at.le(TsValue(now)))
+                .order(dsl::expires_at)
+                .limit(limit)
+                .select(dsl::id);
+            let ids: Vec<i64> = on!(conn, |c| ended.load(c).await)?;
+            let rows = dsl::$table.filter(dsl::id.eq_any(ids));
+            on!(conn, |c| diesel::delete(rows).get_results::<Row>(c).await)
+                .map(|rows| rows.into_iter().map(|row| row.network.0).collect())
+        }
+
+        /// Every row that has not ended by `now`, as the guard sees it.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn listed(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<Listed>, DbError> {
+            let active = dsl::$table
+                .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(TsValue(now))))
+                .select((dsl::network, dsl::origin.eq(SCAN), dsl::expires_at));
+            on!(conn, |c| async {
+                active
+                    .load_stream::<(NetValue, bool, MaybeTs)>(c)
+                    .await?
+                    .map_ok(|(network, by_scan, ends)| Listed {
+                        network: network.0,
+                        by_scan,
+                        expires_at: ends.into(),
+                    })
+                    .try_collect()
+                    .await
+            }
+            .await)
+        }
+
+        /// The rows of exactly these networks that have not ended by `now`, as the guard sees them.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn listed_of(
+            conn: &mut Conn,
+            networks: &[Network],
+            now: DateTime<Utc>,
+        ) -> Result<Vec<Listed>, DbError> {
+            let mut all = Vec::new();
+            for chunk in networks.chunks(1_000) {
+                let active = dsl::$table
+                    .filter(dsl::network.eq_any(chunk.iter().copied().map(NetValue)))
+                    .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(TsValue(now))))
+                    .select((dsl::network, dsl::origin.eq(SCAN), dsl::expires_at));
+                let rows: Vec<(NetValue, bool, MaybeTs)> = on!(conn, |c| active.load(c).await)?;
+                all.extend(rows.into_iter().map(|(network, by_scan, ends)| Listed {
+                    network: network.0,
+                    by_scan,
+                    expires_at: ends.into(),
+                }));
+            }
+            Ok(all)
+        }
+
+        /// The rows whose network contains all of `network`, widest first.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn covering(
+            conn: &mut Conn,
+            network: Network,
+            now: DateTime<Utc>,
+        ) -> Result<Vec<Entry>, DbError> {
+            // At most 129 networks contain another, so both databases can ask their index.
+            let wider: Vec<NetValue> = (0..=network.prefix())
+                .filter_map(|prefix| Network::new(network.address(), prefix).ok())
+                .map(NetValue)
+                .collect();
+            let rows = dsl::$table
+                .filter(dsl::network.eq_any(wider))
+                .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(TsValue(now))))
+                .order((dsl::network, dsl::id));
+            on!(conn, |c| rows.load::<Row>(c).await).map(entries)
+        }
+
+        /// Up to `limit` rows whose network lies inside `network`, itself included.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn inside(
+            conn: &mut Conn,
+            network: Network,
+            now: DateTime<Utc>,
+            limit: i64,
+        ) -> Result<Vec<Entry>, DbError> {
+            // Both databases sort a network before those inside it, and these before its last address.
+            let rows = dsl::$table
+                .filter(dsl::network.ge(NetValue(network)))
+                .filter(dsl::network.le(NetValue(Network::from(network.last_address()))))
+                .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(TsValue(now))))
+                .order((dsl::network, dsl::id))
+                .limit(limit);
+            on!(conn, |c| rows.load::<Row>(c).await).map(entries)
+        }
+
+        /// Up to `limit` rows with ids below `before`, newest first: a page of the whole list.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn page(
+            conn: &mut Conn,
+            before: Option<i64>,
+            limit: i64,
+            now: DateTime<Utc>,
+        ) -> Result<Vec<Entry>, DbError> {
+            let rows = dsl::$table
+                .filter(dsl::id.lt(before.unwrap_or(i64::MAX)))
+                .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(TsValue(now))))
+                .order(dsl::id.desc())
+                .limit(limit);
+            on!(conn, |c| rows.load::<Row>(c).await).map(entries)
+        }
+
+        /// The row with this id, ended or not.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn find(conn: &mut Conn, id: i64) -> Result<Option<Entry>, DbError> {
+            let row: Option<Row> = on!(conn, |c| dsl::$table.find(id).first(c).await.optional())?;
+            Ok(row.map(Entry::from))
+        }
+    };
+}
+pub(super) use entries_table;

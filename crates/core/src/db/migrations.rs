@@ -1,0 +1,113 @@
+//! Brings a store to the schema that this program was built for.
+
+use diesel::connection::SimpleConnection;
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use futures_util::FutureExt;
+
+use super::connection::{Conn, Db};
+use super::error::DbError;
+
+const POSTGRES: EmbeddedMigrations = embed_migrations!("../../migrations/postgres");
+const SQLITE: EmbeddedMigrations = embed_migrations!("../../migrations/sqlite");
+
+/// Any number will do, as long as every version of ipwarden takes the same one.
+const LOCK: i64 = 0x6970_7761_7264_656e;
+
+impl Db {
+    /// Applies what is missing, under a lock: replicas may all try at once. Returns the versions that
+    /// were applied by this call.
+    ///
+    /// # Errors
+    /// [`DbError::Migration`] when a migration fails; those before it stay applied.
+    pub async fn migrate(&self) -> Result<Vec<String>, DbError> {
+        match self {
+            Db::Postgres(pool) => {
+                let connection = pool.dedicated().await?;
+                blocking(move || {
+                    let mut connection =
+                        AsyncConnectionWrapper::<AsyncPgConnection>::from(connection);
+                    // The lock ends with the connection, which is not the pool's.
+                    connection.batch_execute(&format!("select pg_advisory_lock({LOCK})"))?;
+                    names(connection.run_pending_migrations(POSTGRES))
+                })
+                .await
+            }
+            Db::Sqlite(pool) => {
+                let mut connection = pool.dedicated().await?;
+                blocking(move || {
+                    connection.immediate_transaction(|connection| {
+                        names(connection.run_pending_migrations(SQLITE))
+                    })
+                })
+                .await
+            }
+        }
+    }
+
+    /// Whether the store has everything that this program needs. A store that is newer is fine: a
+    /// rolling upgrade migrates first.
+    ///
+    /// # Errors
+    /// [`DbError::OldSchema`] names what is missing.
+    pub async fn check_schema(&self) -> Result<(), DbError> {
+        use diesel::migration::MigrationSource;
+        let wanted: Vec<String> = match self {
+            Db::Postgres(_) => MigrationSource::<diesel::pg::Pg>::migrations(&POSTGRES)
+                .map(|all| all.iter().map(|one| one.name().version().to_string()).collect()),
+            Db::Sqlite(_) => MigrationSource::<diesel::sqlite::Sqlite>::migrations(&SQLITE)
+                .map(|all| all.iter().map(|one| one.name().version().to_string()).collect()),
+        }
+        .map_err(|error| DbError::Migration(error.to_string()))?;
+        let applied = self.run(|conn| applied(conn).boxed()).await?;
+        let missing: Vec<String> =
+            wanted.into_iter().filter(|version| !applied.contains(version)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(DbError::OldSchema { missing }) }
+    }
+}
+
+async fn applied(conn: &mut Conn) -> Result<Vec<String>, DbError> {
+    #[derive(diesel::QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        version: String,
+    }
+    let exists = match conn {
+        Conn::Postgres(_) => {
+            "select tablename::text as version from pg_tables \
+            where tablename = '__diesel_schema_migrations'"
+        }
+        Conn::Sqlite(_) => {
+            "select name as version from sqlite_master \
+            where name = '__diesel_schema_migrations'"
+        }
+    };
+    let found: Vec<Row> = on!(conn, |c| diesel::sql_query(exists).load(c).await)?;
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<Row> =
+        on!(conn, |c| diesel::sql_query("select version from __diesel_schema_migrations")
+            .load(c)
+            .await)?;
+    Ok(rows.into_iter().map(|row| row.version).collect())
+}
+
+/// Diesel's migrations are synchronous, and the async harness panics on a worker's runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DbError> + Send + 'static,
+) -> Result<T, DbError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| DbError::Migration(error.to_string()))?
+}
+
+fn names(
+    applied: diesel::migration::Result<Vec<diesel::migration::MigrationVersion<'_>>>,
+) -> Result<Vec<String>, DbError> {
+    match applied {
+        Ok(versions) => Ok(versions.iter().map(ToString::to_string).collect()),
+        Err(error) => Err(DbError::Migration(error.to_string())),
+    }
+}

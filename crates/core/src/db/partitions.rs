@@ -1,0 +1,181 @@
+//! The days of `request_logs` in PostgreSQL: made ahead of time and on demand, dropped when old.
+//!
+//! SQLite has one table; there this does nothing but delete what is old.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use diesel::{ExpressionMethods as _, QueryDsl as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures_util::FutureExt;
+
+use super::types::TsValue;
+use super::{Conn, Db, DbError};
+
+/// Any number, the same in every process: makers of partitions take turns.
+const LOCK: i64 = 0x6970_7761_7264_6179;
+
+/// SQLite deletes this many records at a time, so that the writer's turn is never kept long.
+const DELETE_AT_ONCE: i64 = 20_000;
+
+#[derive(diesel::QueryableByName)]
+struct Partition {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    name: String,
+}
+
+/// Makes sure that records of these days can be written.
+///
+/// # Errors
+/// As any statement.
+pub async fn ensure(db: &Db, days: &BTreeSet<NaiveDate>) -> Result<(), DbError> {
+    let Db::Postgres(pool) = db else { return Ok(()) };
+    let missing: Vec<NaiveDate> = {
+        let known = pool.known_days().lock();
+        days.iter().filter(|day| !known.contains(*day)).copied().collect()
+    };
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let made = missing.clone();
+    db.transaction(move |conn| {
+        async move {
+            conn.batch(&format!("select pg_advisory_xact_lock({LOCK})")).await?;
+            let Conn::Postgres(c) = conn else { return Ok(()) };
+            let there: Vec<String> = names(c).await?;
+            for day in missing.iter().filter(|day| !there.contains(&name(**day))) {
+                create(conn, *day).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    })
+    .await?;
+    pool.known_days().lock().extend(made);
+    Ok(())
+}
+
+/// Forgets which days were there: somebody dropped one.
+pub(super) fn forget(db: &Db) {
+    if let Db::Postgres(pool) = db {
+        pool.known_days().lock().clear();
+    }
+}
+
+/// Drops what is older than `keep` at `now`: days of which no record was recorded since (an import may
+/// be of old days). Returns how many days (PostgreSQL) or records (SQLite) went.
+///
+/// # Errors
+/// As any statement.
+pub async fn drop_old(db: &Db, keep: TimeDelta, now: DateTime<Utc>) -> Result<usize, DbError> {
+    let before = now - keep;
+    match db {
+        Db::Postgres(_) => drop_old_days(db, before).await,
+        Db::Sqlite(_) => delete_old_records(db, before).await,
+    }
+}
+
+async fn create(conn: &mut Conn, day: NaiveDate) -> Result<(), DbError> {
+    let next = day.checked_add_days(Days::new(1)).unwrap_or(day);
+    let name = name(day);
+    // Attaching waits for nobody who reads or writes other days; `partition of` would.
+    conn.batch(&format!(
+        "create table {name} (like request_logs including defaults including constraints); \
+         alter table request_logs attach partition {name} for values from ('{day} 00:00:00+00') \
+         to ('{next} 00:00:00+00')"
+    ))
+    .await
+}
+
+async fn drop_old_days(db: &Db, before: DateTime<Utc>) -> Result<usize, DbError> {
+    let all = db
+        .run(|conn| {
+            async move {
+                match conn {
+                    Conn::Postgres(c) => names(c).await,
+                    Conn::Sqlite(_) => Ok(Vec::new()),
+                }
+            }
+            .boxed()
+        })
+        .await?;
+    let mut dropped = 0;
+    for partition in all {
+        let Some(day) = day(&partition) else { continue };
+        let ended = day.succ_opt().and_then(|next| next.and_hms_opt(0, 0, 0));
+        if ended.is_none_or(|ended| ended.and_utc() > before) {
+            continue;
+        }
+        let gone = db.transaction(move |conn| drop_day(conn, partition, before).boxed()).await?;
+        dropped += usize::from(gone);
+    }
+    if dropped > 0 {
+        forget(db);
+    }
+    Ok(dropped)
+}
+
+async fn drop_day(
+    conn: &mut Conn,
+    partition: String,
+    before: DateTime<Utc>,
+) -> Result<bool, DbError> {
+    let Conn::Postgres(c) = conn else { return Ok(false) };
+    let fresh: Vec<Partition> = diesel::sql_query(format!(
+        "select '' as name from {partition} where recorded_at >= $1 limit 1"
+    ))
+    .bind::<super::types::Ts, _>(TsValue(before))
+    .load(c)
+    .await?;
+    if fresh.is_empty() {
+        conn.batch(&format!("drop table {partition}")).await?;
+    }
+    Ok(fresh.is_empty())
+}
+
+async fn delete_old_records(db: &Db, before: DateTime<Utc>) -> Result<usize, DbError> {
+    use super::schema::request_logs::dsl;
+    let mut deleted = 0;
+    loop {
+        let gone = db
+            .transaction(move |conn| {
+                async move {
+                    let old = dsl::request_logs
+                        .filter(dsl::at.lt(TsValue(before)))
+                        .filter(dsl::recorded_at.lt(TsValue(before)))
+                        .limit(DELETE_AT_ONCE)
+                        .select(dsl::id);
+                    let ids: Vec<i64> = on!(conn, |c| old.load(c).await)?;
+                    for some in ids.chunks(10_000) {
+                        let rows = dsl::request_logs.filter(dsl::id.eq_any(some));
+                        on!(conn, |c| diesel::delete(rows).execute(c).await)?;
+                    }
+                    Ok(ids.len())
+                }
+                .boxed()
+            })
+            .await?;
+        deleted += gone;
+        if i64::try_from(gone).is_ok_and(|gone| gone < DELETE_AT_ONCE) {
+            return Ok(deleted);
+        }
+    }
+}
+
+async fn names(c: &mut AsyncPgConnection) -> Result<Vec<String>, DbError> {
+    let rows: Vec<Partition> = diesel::sql_query(
+        "select inhrelid::regclass::text as name from pg_inherits \
+         where inhparent = 'request_logs'::regclass order by 1",
+    )
+    .load(c)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.name).collect())
+}
+
+fn name(day: NaiveDate) -> String {
+    format!("request_logs_{}", day.format("%Y%m%d"))
+}
+
+fn day(partition: &str) -> Option<NaiveDate> {
+    NaiveDate::parse_from_str(partition.strip_prefix("request_logs_")?, "%Y%m%d").ok()
+}

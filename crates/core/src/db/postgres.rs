@@ -1,0 +1,120 @@
+//! A fleet's store: a pool of connections to PostgreSQL, every wait bounded.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use deadpool::Runtime;
+use diesel::ConnectionError;
+use diesel_async::AsyncPgConnection;
+use diesel_async::pooled_connection::deadpool::{Pool, PoolError};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::connection::Conn;
+use super::error::DbError;
+use super::tls::Target;
+
+/// Connections to one PostgreSQL.
+#[derive(Clone)]
+pub struct PostgresPool {
+    target: Arc<Target>,
+    pool: Pool<AsyncPgConnection>,
+    limit: Duration,
+    known_days: Arc<Mutex<HashSet<NaiveDate>>>,
+}
+
+/// A frozen server would otherwise hold a caller for as long as it is frozen.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// What every connection is told about how long the server may keep it waiting.
+const SETTINGS: &str = "-c statement_timeout=30s -c lock_timeout=5s \
+    -c idle_in_transaction_session_timeout=30s -c timezone=UTC -c jit=off";
+
+impl PostgresPool {
+    pub(super) fn new(url: &str, max_connections: usize) -> Result<PostgresPool, DbError> {
+        let target = Arc::new(Target::parse(url)?);
+        let mut config = ManagerConfig::default();
+        let of_pool = target.clone();
+        config.custom_setup = Box::new(move |_| {
+            let target = of_pool.clone();
+            async move { connect(&target).await }.boxed()
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config(url, config);
+        let pool = Pool::builder(manager)
+            .max_size(max_connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CALL_LIMIT))
+            .create_timeout(Some(CONNECT_LIMIT))
+            .recycle_timeout(Some(CONNECT_LIMIT))
+            .build()
+            .map_err(|error| DbError::Url(error.to_string()))?;
+        Ok(PostgresPool { target, pool, limit: CALL_LIMIT, known_days: Arc::default() })
+    }
+
+    pub(super) fn with_timeout(&self, limit: Duration) -> PostgresPool {
+        PostgresPool { limit, ..self.clone() }
+    }
+
+    /// The days of the log that are known to have a partition.
+    pub(super) fn known_days(&self) -> &Mutex<HashSet<NaiveDate>> {
+        &self.known_days
+    }
+
+    /// A connection that is not the pool's: what it holds ends with it.
+    pub(super) async fn dedicated(&self) -> Result<AsyncPgConnection, DbError> {
+        connect(&self.target).await.map_err(|error| DbError::Unreachable(error.to_string()))
+    }
+
+    pub(super) async fn run<T, F>(&self, body: F) -> Result<T, DbError>
+    where
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send,
+    {
+        let call = async {
+            let mut conn = Conn::Postgres(self.pool.get().await.map_err(pool_error)?);
+            body(&mut conn).await
+        };
+        // A connection dropped in the middle of a transaction is found broken and not used again.
+        tokio::time::timeout(self.limit, call)
+            .await
+            .unwrap_or_else(|_| Err(DbError::Timeout(self.limit)))
+    }
+}
+
+async fn connect(target: &Target) -> diesel::ConnectionResult<AsyncPgConnection> {
+    let mut config = target.config.clone();
+    config.options(SETTINGS).connect_timeout(CONNECT_LIMIT);
+    config.keepalives_idle(Duration::from_secs(15)).tcp_user_timeout(CALL_LIMIT);
+    if config.get_application_name().is_none() {
+        config.application_name("ipwarden");
+    }
+    let (client, connection) = config
+        .connect(target.tls.clone())
+        .await
+        .map_err(|error| ConnectionError::BadConnection(chain(&error)))?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+fn pool_error(error: PoolError) -> DbError {
+    DbError::Unreachable(match error {
+        PoolError::Timeout(_) => "no connection could be had in time".to_owned(),
+        PoolError::Backend(cause) => cause.to_string(),
+        other => other.to_string(),
+    })
+}
+
+/// tokio-postgres says "error connecting to server" and keeps the reason in its source.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,371 @@
+//! One contract for both databases.
+
+mod common;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{Store, every_store};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ipwarden_core::db::entries::{Entry, NewEntry, Put};
+use ipwarden_core::db::list_changes::{self, List, Op};
+use ipwarden_core::db::request_logs::{self, Filter, NewLogged};
+use ipwarden_core::db::{
+    Conn, Create, Db, DbError, allowed_ips, blocked_ips, nodes, partitions, spool_positions,
+};
+
+#[tokio::test]
+async fn migrating_twice_or_at_once_applies_everything_once() {
+    every_store(async |store: Store| {
+        let db = store.db.clone();
+        assert_eq!(db.migrate().await.unwrap(), Vec::<String>::new());
+        db.check_schema().await.unwrap();
+    })
+    .await;
+    for store in common::empty_stores().await {
+        assert!(matches!(store.db.check_schema().await, Err(DbError::OldSchema { .. })));
+        let all: Vec<_> = (0..4)
+            .map(|_| {
+                let db = store.db.clone();
+                tokio::spawn(async move { db.migrate().await })
+            })
+            .collect();
+        let mut applied = 0;
+        for one in all {
+            applied += one.await.unwrap().unwrap().len();
+        }
+        assert_eq!(applied, 1, "each migration is applied by exactly one of four");
+        store.db.check_schema().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_fails_leaves_nothing_behind() {
+    every_store(async |store: Store| {
+        let outcome: Result<(), DbError> = store
+            .db
+            .transaction(|conn| {
+                async move {
+                    list_changes::next_versions(conn, 3).await?;
+                    Err(DbError::Conflict("on purpose".to_owned()))
+                }
+                .boxed()
+            })
+            .await;
+        assert!(matches!(outcome, Err(DbError::Conflict(_))));
+        let next = store
+            .db
+            .transaction(|conn| list_changes::next_versions(conn, 1).boxed())
+            .await
+            .unwrap();
+        assert_eq!(next, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_missing_store_is_named_with_its_absolute_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("none.db");
+    let error = Db::open_sqlite(&path, Create::Never).await.err().unwrap();
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    assert!(!path.exists());
+}
+
+fn entry(network: &str, origin: &str, expires_at: Option<DateTime<Utc>>) -> NewEntry {
+    NewEntry {
+        network: network.parse().unwrap(),
+        reason: "because".to_owned(),
+        origin: origin.to_owned(),
+        created_by: "test".to_owned(),
+        created_at: now(),
+        expires_at,
+    }
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(1_790_000_000_123_456).unwrap()
+}
+
+#[tokio::test]
+async fn there_is_one_entry_per_network_and_origin() {
+    every_store(async |store: Store| {
+        store
+            .db
+            .transaction(|conn| {
+                async move {
+                    let (first, put) =
+                        blocked_ips::put(conn, entry("192.0.2.0/24", "manual", None)).await?;
+                    assert_eq!(put, Put::Created);
+                    assert_eq!(first.created_at, now());
+                    let (again, put) =
+                        blocked_ips::put(conn, entry("192.0.2.0/24", "manual", None)).await?;
+                    assert_eq!((again.id, put), (first.id, Put::Unchanged));
+                    let end = Some(now() + TimeDelta::hours(1));
+                    let (updated, put) =
+                        blocked_ips::put(conn, entry("192.0.2.0/24", "manual", end)).await?;
+                    assert_eq!(
+                        (updated.id, updated.expires_at, put),
+                        (first.id, end, Put::Updated)
+                    );
+                    let (_, put) =
+                        blocked_ips::put(conn, entry("192.0.2.0/24", "list:drop", None)).await?;
+                    assert_eq!(put, Put::Created);
+                    let removed =
+                        blocked_ips::remove(conn, "192.0.2.0/24".parse().unwrap()).await?;
+                    assert_eq!(removed.len(), 2);
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn networks_are_found_from_above_and_from_below() {
+    every_store(async |store: Store| {
+        store
+            .db
+            .transaction(|conn| {
+                async move {
+                    let all = [
+                        "0.0.0.0/0",
+                        "10.0.0.0/8",
+                        "10.2.0.0/16",
+                        "10.2.3.0/24",
+                        "10.2.3.4",
+                        "10.2.4.0/24",
+                        "::/0",
+                        "2001:db8::/32",
+                        "2001:db8::1",
+                        "::ffff:0:0/95",
+                    ];
+                    for network in all {
+                        allowed_ips::put(conn, entry(network, "manual", None)).await?;
+                    }
+                    let gone = entry("10.2.3.9", "manual", Some(now() - TimeDelta::seconds(1)));
+                    allowed_ips::put(conn, gone).await?;
+                    let names = |rows: Vec<Entry>| {
+                        rows.iter().map(|row| row.network.to_string()).collect::<Vec<_>>()
+                    };
+                    let at = "10.2.3.9".parse().unwrap();
+                    assert_eq!(
+                        names(allowed_ips::covering(conn, at, now()).await?),
+                        ["0.0.0.0/0", "10.0.0.0/8", "10.2.0.0/16", "10.2.3.0/24"]
+                    );
+                    let wide = "10.2.0.0/16".parse().unwrap();
+                    assert_eq!(
+                        names(allowed_ips::inside(conn, wide, now(), 10).await?),
+                        ["10.2.0.0/16", "10.2.3.0/24", "10.2.3.4", "10.2.4.0/24"]
+                    );
+                    let v6 = "2001:db8::/32".parse().unwrap();
+                    assert_eq!(
+                        names(allowed_ips::inside(conn, v6, now(), 10).await?),
+                        ["2001:db8::/32", "2001:db8::1"]
+                    );
+                    let everything = "::/0".parse().unwrap();
+                    assert_eq!(allowed_ips::inside(conn, everything, now(), 10).await?.len(), 4);
+                    assert_eq!(allowed_ips::listed(conn, now()).await?.len(), all.len());
+                    assert_eq!(
+                        allowed_ips::prune(conn, now(), 10).await?,
+                        ["10.2.3.9".parse().unwrap()]
+                    );
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn changes_have_versions_without_gaps() {
+    every_store(async |store: Store| {
+        let writers: Vec<_> = (0..8)
+            .map(|writer| {
+                let db = store.db.clone();
+                tokio::spawn(async move {
+                    for step in 0..5 {
+                        db.transaction(move |conn| {
+                            async move {
+                                let network = format!("192.0.2.{}", writer * 8 + step);
+                                list_changes::record(
+                                    conn,
+                                    List::Blocked,
+                                    Op::Set,
+                                    &[Some(network.parse().unwrap()), None],
+                                    now(),
+                                )
+                                .await
+                            }
+                            .boxed()
+                        })
+                        .await
+                        .unwrap();
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let all = store.db.run(|conn| list_changes::since(conn, 0, 1_000).boxed()).await.unwrap();
+        let versions: Vec<i64> = all.iter().map(|change| change.version).collect();
+        assert_eq!(versions, (1..=80).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+fn logged(at: DateTime<Utc>, address: &str, path: &str) -> NewLogged {
+    NewLogged {
+        at,
+        address: address.parse().unwrap(),
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        status: 200,
+        verdict: "allowed",
+        sensitive: false,
+        identity: None,
+        country: Some("SE".to_owned()),
+        city: None,
+        asn: Some(4_294_967_295),
+        user_agent: Some("curl/8".to_owned()),
+        reference: None,
+        node: "n1".into(),
+        recorded_at: at,
+    }
+}
+
+fn no_mark(_: &mut Conn) -> BoxFuture<'_, Result<(), DbError>> {
+    async { Ok(()) }.boxed()
+}
+
+#[tokio::test]
+async fn records_come_back_as_they_were_in_pages_without_holes() {
+    every_store(async |store: Store| {
+        let db = &store.db;
+        // Three days, one of them in the past, and many records of one microsecond.
+        let rows: Vec<_> = (0..250)
+            .map(|i| logged(now() - TimeDelta::days(i / 100 * 400), "2001:db8::7", "/a_%/b"))
+            .chain([logged(now(), "192.0.2.1", "/a%_x"), logged(now(), "192.0.3.1", "/axx")])
+            .collect();
+        request_logs::write(db, rows, no_mark).await.unwrap();
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let page = db
+                .run(move |conn| {
+                    async move { request_logs::page(conn, &Filter::default(), after, 40).await }
+                        .boxed()
+                })
+                .await
+                .unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some((last.at, last.id));
+            seen.extend(page);
+        }
+        assert_eq!(seen.len(), 252);
+        let ids: std::collections::BTreeSet<i64> = seen.iter().map(|row| row.id).collect();
+        assert_eq!(ids.len(), 252);
+        assert_eq!(seen[251].at, now() - TimeDelta::days(800));
+        assert_eq!(seen[251].asn, Some(4_294_967_295));
+        let found = |filter: Filter| async move {
+            db.run(move |conn| {
+                async move { request_logs::page(conn, &filter, None, 1_000).await }.boxed()
+            })
+            .await
+            .unwrap()
+        };
+        let network = Some("192.0.2.0/24".parse().unwrap());
+        let of_network = found(Filter { network, ..Filter::default() }).await;
+        assert_eq!(of_network.len(), 1);
+        assert_eq!(of_network[0].address.to_string(), "192.0.2.1");
+        // % and _ mean themselves.
+        let path_prefix = Some("/a%_".to_owned());
+        assert_eq!(found(Filter { path_prefix, ..Filter::default() }).await.len(), 1);
+        let (since, until) = (Some(now() - TimeDelta::days(500)), Some(now()));
+        assert_eq!(found(Filter { since, until, ..Filter::default() }).await.len(), 100);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_whose_mark_conflicts_is_not_written() {
+    every_store(async |store: Store| {
+        let write = async |from, to| {
+            request_logs::write(&store.db, vec![logged(now(), "192.0.2.1", "/")], move |conn| {
+                spool_positions::advance(conn, "s1", from, to, "n1", now()).boxed()
+            })
+            .await
+        };
+        write(0, 10).await.unwrap();
+        write(10, 20).await.unwrap();
+        assert!(matches!(write(10, 20).await, Err(DbError::Conflict(_))));
+        assert!(matches!(write(0, 20).await, Err(DbError::Conflict(_))));
+        let count = store.db.run(|conn| request_logs::count(conn).boxed()).await.unwrap();
+        assert_eq!(count, 2);
+        let positions = store
+            .db
+            .run(|conn| spool_positions::of(conn, vec!["s1".to_owned(), "s2".to_owned()]).boxed())
+            .await
+            .unwrap();
+        assert_eq!(positions, [("s1".to_owned(), 20)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retention_drops_old_days_but_not_what_was_imported_lately() {
+    every_store(async |store: Store| {
+        let old = now() - TimeDelta::days(40);
+        let stale = logged(old, "192.0.2.1", "/stale");
+        let mut imported = logged(old - TimeDelta::days(1), "192.0.2.1", "/imported");
+        imported.recorded_at = now();
+        let fresh = logged(now(), "192.0.2.1", "/fresh");
+        request_logs::write(&store.db, vec![stale, imported, fresh], no_mark).await.unwrap();
+        let dropped = partitions::drop_old(&store.db, TimeDelta::days(30), now()).await.unwrap();
+        assert_eq!(dropped, 1);
+        let left = store
+            .db
+            .run(|conn| {
+                async move { request_logs::page(conn, &Filter::default(), None, 10).await }.boxed()
+            })
+            .await
+            .unwrap();
+        let paths: Vec<_> = left.iter().map(|row| row.path.as_str()).collect();
+        assert_eq!(paths, ["/fresh", "/imported"]);
+        // The dropped day is made again when it is needed.
+        request_logs::write(&store.db, vec![logged(old, "192.0.2.1", "/again")], no_mark)
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_nodes_seen_within_fifteen_seconds_are_live() {
+    every_store(async |store: Store| {
+        store
+            .db
+            .transaction(|conn| {
+                async move {
+                    let late = now() + TimeDelta::seconds(14);
+                    assert_eq!(nodes::beat(conn, "a", "api", now(), now()).await?, 1);
+                    assert_eq!(nodes::beat(conn, "b", "api", late, late).await?, 2);
+                    assert_eq!(nodes::beat(conn, "s", "scheduler", late, late).await?, 1);
+                    let later = now() + TimeDelta::seconds(15);
+                    assert_eq!(nodes::live(conn, "api", later).await?, 1);
+                    nodes::leave(conn, "b").await?;
+                    assert_eq!(nodes::live(conn, "api", later).await?, 0);
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+            .unwrap();
+    })
+    .await;
+}

@@ -1,0 +1,14 @@
+drop table audit_log;
+drop table api_keys;
+drop table imports;
+drop table spool_positions;
+drop table nodes;
+drop table leases;
+drop table scan_runs;
+drop table suspicious_ips;
+drop table list_changes;
+drop table list_version;
+drop table allowed_ips;
+drop table blocked_ips;
+drop table touched_hours;
+drop table request_logs;
