@@ -4,9 +4,11 @@
 #![warn(missing_docs)]
 
 pub mod blocklist;
+pub mod client_ip;
 pub mod clock;
 pub mod network;
-pub mod record;
-pub mod spool;
 pub mod quota;
 pub mod rate_limit;
+pub mod record;
+pub mod spool;
+pub mod target;

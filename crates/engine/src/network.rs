@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod error;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::NetworkError;
 
@@ -106,7 +106,7 @@ impl Network {
         let prefix = match prefix_text {
             None => longest,
             Some(digits) => parse_prefix(digits, longest)
-                .ok_or_else(|| error::diagnose_prefix(address, digits))?,
+                .ok_or_else(|| error::diagnose_prefix(text, address, digits))?,
         };
         Ok(Parsed {
             network: Network::new(address, prefix)?,

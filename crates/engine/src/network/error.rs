@@ -70,7 +70,7 @@ pub(super) fn diagnose(text: &str, address: &str) -> NetworkError {
     if text.is_empty() {
         return NetworkError::Empty;
     }
-    if address.contains([',', ';', ' ', '\t', '\n', '\r']) || is_range(address) {
+    if is_several(address) {
         return NetworkError::Several(quoted());
     }
     if address.contains('%') {
@@ -108,7 +108,10 @@ pub(super) fn diagnose(text: &str, address: &str) -> NetworkError {
 }
 
 /// Says what is wrong with the part behind the slash.
-pub(super) fn diagnose_prefix(address: IpAddr, digits: &str) -> NetworkError {
+pub(super) fn diagnose_prefix(text: &str, address: IpAddr, digits: &str) -> NetworkError {
+    if is_several(digits) {
+        return NetworkError::Several(quote(text));
+    }
     let longest = super::longest_prefix(address);
     if address.is_ipv4()
         && let Ok(mask) = digits.parse::<Ipv4Addr>()
@@ -131,9 +134,13 @@ pub(super) fn diagnose_prefix(address: IpAddr, digits: &str) -> NetworkError {
     }
 }
 
-/// `1.2.3.4-1.2.3.9`: only what begins with an address, since host names hold hyphens too.
-fn is_range(address: &str) -> bool {
-    address.split_once('-').is_some_and(|(first, _)| parse_address(first.as_bytes()).is_some())
+/// A list, or a range such as `1.2.3.4-1.2.3.9`: of hyphens only one between addresses, since host
+/// names hold them too.
+fn is_several(text: &str) -> bool {
+    let is_address = |text: &str| parse_address(text.as_bytes()).is_some();
+    let ends = text.rsplit_once('-');
+    text.trim().contains([',', ';', ' ', '\t', '\n', '\r'])
+        || ends.is_some_and(|(first, last)| is_address(first) || is_address(last))
 }
 
 /// A dotted mask is answered with its prefix even where that is /32, which usually goes unwritten.
