@@ -1,6 +1,9 @@
 //! Remembers: stores, recorder, places, scan; builds and feeds the guard.
 #![warn(missing_docs)]
 
+pub mod config;
 pub mod db;
+pub mod duration;
 pub mod geo;
+pub mod logging;
 pub mod redis;

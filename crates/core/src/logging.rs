@@ -1,0 +1,29 @@
+//! What the process itself says: on stderr, as text or as JSON. Standard output belongs to data.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Log, LogFormat};
+
+/// Sends events to stderr from here on. A second call changes nothing, as tests of a binary's
+/// parts make several.
+///
+/// Colours only on a terminal, and not with `NO_COLOR` (no-color.org).
+pub fn start(log: &Log) {
+    // The configuration has read this text before; whoever builds a `Log` by hand gets `info`.
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !no_color);
+    let started = match log.format {
+        LogFormat::Text => builder.finish().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    };
+    if started.is_err() {
+        tracing::debug!("logging had been started before");
+    }
+}
