@@ -1,5 +1,6 @@
 //! A fresh store of each kind for every test.
 #![expect(dead_code, reason = "each test binary uses its own part")]
+#![expect(clippy::unwrap_used, reason = "only tests come here")]
 
 use ipwarden_core::db::{Create, Db};
 use tempfile::TempDir;
