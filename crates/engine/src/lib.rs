@@ -10,5 +10,6 @@ pub mod network;
 pub mod quota;
 pub mod rate_limit;
 pub mod record;
+pub mod redis;
 pub mod spool;
 pub mod target;
