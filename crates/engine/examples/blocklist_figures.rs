@@ -1,7 +1,7 @@
 //! Measures the blocklist: `cargo run --release -p ipwarden-engine --example blocklist_figures [networks ..]`.
 //!
 //! Networks are drawn at random: six in ten single addresses, three in ten /24s (IPv6: /64s), the
-//! rest wider. "Dependent" look-ups each wait for the answer of the one before, as far as the processor
+//! rest /25 to /31 (IPv6: /32 to /63). "Dependent" look-ups each wait for the answer of the one before, as far as the processor
 //! does not guess it; "independent" ones may overlap. Times are the median of five rounds.
 #![expect(
     clippy::print_stdout,

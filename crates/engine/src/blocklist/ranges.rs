@@ -85,7 +85,9 @@ impl fmt::Debug for RangeMap {
 
 /// Up to here the ranges themselves stay in the nearest caches, and the bitmap would only push them out.
 const FEW: usize = 4096;
-/// 2^20 buckets are 4 MB; more would not stay in any cache.
+/// Five to ten ranges are one or two cache lines; with fewer the index would no longer stay near.
+const PER_BUCKET: usize = 5;
+/// 2^20 buckets are 4 MB.
 const MOST_INDEX_BITS: u32 = 20;
 
 struct Ranges4 {
@@ -106,8 +108,8 @@ impl Default for Ranges4 {
 
 impl Ranges4 {
     fn new(ranges: Vec<Range<u32>>) -> Ranges4 {
-        // One bucket per range or two; at least two buckets, because a shift by 32 is none.
-        let bits = (usize::BITS - ranges.len().leading_zeros()).clamp(1, MOST_INDEX_BITS);
+        // At least two buckets, because a shift by 32 is none.
+        let bits = (ranges.len() / PER_BUCKET + 1).ilog2().clamp(1, MOST_INDEX_BITS);
         let shift = u32::BITS - bits;
         let mut index = Vec::with_capacity((1 << bits) + 1);
         for (number, range) in (0u32..).zip(&ranges) {
