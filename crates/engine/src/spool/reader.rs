@@ -143,7 +143,8 @@ impl Reading<'_> {
         }
         let size = self.file.metadata()?.len();
         let (mut at, mut start, mut whole) = (from, from, false);
-        fill(self.file, start, CHUNK, self.chunk)?;
+        let step = CHUNK.min(max.saturating_mul(MAX_FRAME)).max(MAX_FRAME);
+        fill(self.file, start, step, self.chunk)?;
         let mut left = max;
         loop {
             let rest = self.chunk.get((at - start) as usize..).unwrap_or_default();
@@ -159,10 +160,10 @@ impl Reading<'_> {
                 }
                 Parsed::Short if whole => return Ok((at, Stop::Torn(None))),
                 Parsed::Short => {
-                    // Every frame lies within a chunk, unless a later version writes longer ones.
+                    // Every frame lies within a step, unless a later version writes longer ones.
                     whole = start == at;
                     start = at;
-                    let wanted = if whole { (size - at) as usize } else { CHUNK };
+                    let wanted = if whole { (size - at) as usize } else { step };
                     fill(self.file, start, wanted, self.chunk)?;
                 }
                 Parsed::Blank => return Ok((at, Stop::Blank)),
