@@ -21,6 +21,8 @@ mod urls;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ipwarden_engine::client_ip::ClientIpConfigError;
+use ipwarden_engine::quota::{Policies, Policy};
 pub use ipwarden_engine::spool::Durability;
 use serde::Serialize;
 
@@ -71,6 +73,8 @@ pub struct Config {
     pub client_ip: ClientIp,
     /// Who somebody is, as a proxy in front tells.
     pub identity: IdentityHeader,
+    /// Quotas besides the defaults, only from the file; the first that matches wins. Default none.
+    pub quotas: Vec<Policy>,
     /// What counting may cost.
     pub rate_limit: RateLimit,
     /// What is kept of each request.
@@ -188,6 +192,7 @@ impl Config {
             control: Control::read(layers),
             client_ip: ClientIp::read(layers),
             identity: IdentityHeader::read(layers),
+            quotas: sections::quotas(layers),
             rate_limit: RateLimit::read(layers),
             request_log: RequestLog::read(layers),
             geo: Geo::read(layers),
@@ -215,6 +220,21 @@ impl Config {
             }
             taken.push((key, bind));
         }
+        if let Err(error) = self.client_ip.resolver() {
+            let key = match &error {
+                ClientIpConfigError::Forwarded | ClientIpConfigError::Header(_) => {
+                    "client_ip.header"
+                }
+                ClientIpConfigError::TrustEveryone(_) => "client_ip.trust_everyone",
+                ClientIpConfigError::BadEntry { .. } | ClientIpConfigError::TooWide { .. } => {
+                    "client_ip.trusted_proxies"
+                }
+            };
+            layers.refuse(key, without_key(key, &error));
+        }
+        if let Err(error) = Policies::new(self.quotas.clone()) {
+            layers.refuse("quotas", error.to_string());
+        }
         if self.request_log.anonymise_after.is_some_and(|after| after > self.request_log.retention)
         {
             layers.refuse(
@@ -239,6 +259,12 @@ impl Config {
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("every field has a form in TOML")
     }
+}
+
+/// The engine's messages begin with the key; ours say who set it, too.
+fn without_key(key: &str, error: &ClientIpConfigError) -> String {
+    let message = error.to_string();
+    message.strip_prefix(&format!("{key}: ")).map(str::to_owned).unwrap_or(message)
 }
 
 /// The kernel's name of this host; `localhost` where it does not tell.

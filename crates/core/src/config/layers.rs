@@ -46,7 +46,7 @@ impl Layers {
     pub(super) fn from_file(path: &Path, text: &str) -> Result<Layers, ConfigError> {
         let table = text.parse::<toml::Table>().map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+            message: place_and_message(text, &error),
         })?;
         let mut layers = Layers::default();
         layers.add_table("", table, &Source::File(path.to_owned()));
@@ -152,6 +152,33 @@ impl Layers {
         }
     }
 
+    /// Reads the tables of a list, such as `[[quotas]]`, each with `read`.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &str,
+        mut read: impl FnMut(&mut Layers) -> T,
+    ) -> Vec<T> {
+        let tables = self.value(key, Vec::new(), |raw| match raw {
+            Raw::Toml(toml::Value::Array(elements)) => elements
+                .iter()
+                .map(|element| element.as_table().cloned())
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(|| format!("must be tables: write `[[{key}]]` above each")),
+            Raw::Toml(_) => Err(format!("must be tables: write `[[{key}]]` above each")),
+            Raw::Text(_) => Err("can only be set in the file".to_owned()),
+        });
+        let source = self.sources.get(key).cloned().unwrap_or_default();
+        let mut values = Vec::with_capacity(tables.len());
+        for (index, table) in tables.into_iter().enumerate() {
+            let mut inner = Layers { prefix: format!("{key}[{index}]."), ..Layers::default() };
+            inner.add_table("", table, &source);
+            values.push(read(&mut inner));
+            inner.refuse_unknown_keys();
+            self.problems.append(&mut inner.problems);
+        }
+        values
+    }
+
     /// Notes that `key` cannot be used, whoever set it.
     pub(super) fn refuse(&mut self, key: &str, message: String) {
         let source = self.sources.get(&format!("{}{key}", self.prefix)).cloned();
@@ -229,6 +256,12 @@ fn key_of(variable: &str) -> Option<String> {
 /// The variable of a key: `scan.max_requests` is `IPWARDEN_SCAN__MAX_REQUESTS`.
 pub(super) fn variable_of(key: &str) -> String {
     format!("IPWARDEN_{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// Not the line itself, which may hold a password.
+fn place_and_message(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 /// Levenshtein's distance in bytes.

@@ -23,6 +23,11 @@ pub(super) fn text(raw: &Raw) -> Result<String, String> {
     optional_text(raw)?.ok_or_else(|| "must not be empty".to_owned())
 }
 
+/// What a text stands for.
+pub(super) fn parsed<T: FromStr<Err: Display>>(raw: &Raw) -> Result<T, String> {
+    text(raw)?.parse().map_err(|error: T::Err| error.to_string())
+}
+
 /// What a text stands for, or `None` when it is empty.
 pub(super) fn optional<T: FromStr<Err: Display>>(raw: &Raw) -> Result<Option<T>, String> {
     optional_text(raw)?

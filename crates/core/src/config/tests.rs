@@ -55,7 +55,21 @@ fn the_documented_file_holds_every_key_with_its_default() {
     let loaded = load_text(DOCUMENTED, &[]).unwrap();
     assert_eq!(loaded.config, Config::default());
     let known: BTreeSet<String> = loaded.sources.keys().cloned().collect();
-    assert_eq!(keys(DOCUMENTED), known);
+    let mut documented = keys(DOCUMENTED);
+    if DOCUMENTED.contains("# [[quotas]]") {
+        documented.insert("quotas".to_owned());
+    }
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn the_example_of_a_quota_in_the_documented_file_is_valid() {
+    let (before, example) = DOCUMENTED.split_once("# [[quotas]]").unwrap();
+    let example = example.replace("\n# ", "\n");
+    let config = load_text(&format!("{before}[[quotas]]{example}"), &[]).unwrap().config;
+    assert_eq!(config.quotas.len(), 1);
+    assert_eq!(config.quotas[0].anonymous, "2/10s".parse().unwrap());
+    assert_eq!(config.quotas[0].authenticated, "20/10s".parse().unwrap());
 }
 
 #[test]
@@ -111,7 +125,7 @@ fn a_value_of_every_kind_can_come_from_a_variable() {
 #[test]
 fn an_unknown_key_is_refused_by_name_and_the_nearest_is_suggested() {
     let found = problems(load_text(
-        "trusted_proxies = []\n[scan]\nmax_request = 5\n[nonsense]\nquux = 1",
+        "trusted_proxies = []\n[scan]\nmax_request = 5\n[nonsense]\nquux = 1\n[[quotas]]\nnmae = 'x'",
         &[],
     ));
     let messages: Vec<String> =
@@ -120,6 +134,7 @@ fn an_unknown_key_is_refused_by_name_and_the_nearest_is_suggested() {
         "trusted_proxies: unknown key; did you mean `client_ip.trusted_proxies`?",
         "scan.max_request: unknown key; did you mean `scan.max_requests`?",
         "nonsense.quux: unknown key; deploy/ipwarden.toml names all",
+        "quotas[0].nmae: unknown key; did you mean `quotas[0].name`?",
     ] {
         assert!(messages.iter().any(|message| message == expected), "{expected}: {messages:#?}");
     }
@@ -158,8 +173,10 @@ fn every_bad_value_is_told_with_its_key_and_what_is_right() {
         ("client_ip.trusted_proxies = ['10.0.0.0/33']", "client_ip.trusted_proxies", "10.0.0.0/33"),
         ("client_ip.trusted_proxies = ['proxy.lan']", "client_ip.trusted_proxies", "proxy.lan"),
         ("client_ip.trusted_proxies = '10.0.0.0/8'", "client_ip.trusted_proxies", "must be a list"),
+        ("client_ip.trusted_proxies = ['0.0.0.0/0']", "client_ip.trusted_proxies", "i-understand"),
         ("client_ip.trust_everyone = 'yes'", "client_ip.trust_everyone", "i-understand"),
         ("client_ip.header = 'X Forwarded'", "client_ip.header", "no header name"),
+        ("client_ip.header = 'Forwarded'", "client_ip.header", "Forwarded"),
         ("client_ip.ipv6_prefix = 129", "client_ip.ipv6_prefix", "from 16 to 128"),
         ("identity.header = ' x y'", "identity.header", "no header name"),
         ("rate_limit.memory_bytes = '256 megs'", "rate_limit.memory_bytes", "256MiB"),
@@ -179,6 +196,10 @@ fn every_bad_value_is_told_with_its_key_and_what_is_right() {
         ("store.max_connections = 1", "store.max_connections", "from 2"),
         ("log.level = 'loud=very'", "log.level", "write error, warn"),
         ("log.format = 'xml'", "log.format", "`text` or `json`"),
+        ("quotas = 'x'", "quotas", "[[quotas]]"),
+        ("[[quotas]]\nname = 'a'\nanonymous = '5 per minute'", "quotas[0].anonymous", "5/1m"),
+        ("[[quotas]]\npaths = ['/a']", "quotas", "write 1 to 64"),
+        ("[[quotas]]\nname = 'proxy'", "quotas", "proxy"),
     ] {
         let found = problems(load_text(text, &[]));
         assert_eq!(found.len(), 1, "{text}: {found:?}");
@@ -186,6 +207,20 @@ fn every_bad_value_is_told_with_its_key_and_what_is_right() {
         assert!(found[0].message.contains(says), "{text}: {}", found[0].message);
         assert!(found[0].to_string().contains("ipwarden.toml"), "{}", found[0]);
     }
+}
+
+#[test]
+fn a_trusted_proxy_with_host_bits_is_masked_with_a_notice() {
+    let loaded = load_text("client_ip.trusted_proxies = ['10.1.2.3/8']", &[]).unwrap();
+    assert_eq!(loaded.config.client_ip.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
+    assert!(loaded.warnings[0].contains("`10.1.2.3/8` is read as 10.0.0.0/8"));
+}
+
+#[test]
+fn everyone_is_trusted_only_by_those_who_understand() {
+    let text = "[client_ip]\ntrusted_proxies = ['0.0.0.0/0']\ntrust_everyone = 'i-understand'";
+    let resolver = load_text(text, &[]).unwrap().config.client_ip.resolver().unwrap();
+    assert!(resolver.is_trusted("203.0.113.9".parse().unwrap()));
 }
 
 #[test]
@@ -210,9 +245,10 @@ fn a_file_that_was_named_must_be_there_and_be_toml() {
         missing.contains("/nowhere/y.toml") && missing.contains("IPWARDEN_CONFIG"),
         "{missing}"
     );
-    let broken = load_text("[scan\nx = 1", &[]).unwrap_err();
+    let broken = load_text("node = 'n'\nredis_url = 'redis://:hunter2@x", &[]).unwrap_err();
     assert!(matches!(broken, ConfigError::Syntax { .. }));
-    assert!(broken.to_string().contains("line 1"), "{broken}");
+    let broken = broken.to_string();
+    assert!(broken.contains("line 2") && !broken.contains("hunter2"), "{broken}");
 }
 
 #[test]
@@ -267,7 +303,8 @@ fn a_secret_given_twice_or_in_a_missing_file_is_refused() {
 
 #[test]
 fn what_is_shown_can_be_loaded_again() {
-    let text = "node = 'n'\n[request_log]\nanonymise_after = '7d'\n[scan]\nwindow = '90m'";
+    let text = "node = 'n'\n[request_log]\nanonymise_after = '7d'\n[scan]\nwindow = '90m'\n\
+                [[quotas]]\nname = 'a'\nanonymous = '3/10s'";
     let config = load_text(text, &[]).unwrap().config;
     assert_eq!(load_text(&config.to_toml(), &[]).unwrap().config, config);
     assert_eq!(load_text(&Config::default().to_toml(), &[]).unwrap().config, Config::default());
