@@ -11,5 +11,6 @@ pub mod quota;
 pub mod rate_limit;
 pub mod record;
 pub mod redis;
+pub mod sensitive_path;
 pub mod spool;
 pub mod target;

@@ -1,0 +1,216 @@
+//! Walks through the segments of a path in all its readings at once.
+//!
+//! Each prefix is a small machine. Its lane `n` holds the depths that are reachable with exactly
+//! the first `n` words of the prefix standing at the bottom, one bit for each depth: a name pushes,
+//! `..` pops, and a segment that can be read in two ways leads to both. The last lane is a match.
+//! So the readings are never listed, and the work is linear however many there are. Readings of
+//! single segments mix freely, which takes in a few that no one reader has.
+
+use smallvec::SmallVec;
+
+use super::prefixes::Prefix;
+
+/// Stands for every depth from here on, so that no path is too deep to be judged.
+const DEEPEST: u64 = 1 << 63;
+
+/// The lanes of all prefixes, one after the other.
+type Lanes = SmallVec<[u64; 8]>;
+
+/// What became of the readings walked through so far.
+pub(super) struct Walk<'a> {
+    prefixes: &'a [Prefix],
+    /// For each prefix: whether some reading matched, and whether some did not.
+    outcomes: SmallVec<[(bool, bool); 4]>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(prefixes: &'a [Prefix]) -> Walk<'a> {
+        Walk { prefixes, outcomes: SmallVec::from_elem((false, false), prefixes.len()) }
+    }
+
+    /// Whether a prefix matched in some reading.
+    pub(super) fn has_match(&self) -> bool {
+        self.outcomes.iter().any(|(matched, _)| *matched)
+    }
+
+    /// Whether one prefix matched in every reading.
+    pub(super) fn has_certain_match(&self) -> bool {
+        self.outcomes.iter().any(|(matched, missed)| *matched && !*missed)
+    }
+
+    /// Walks through a decoded text, also as a reader who takes `//name` for a host.
+    pub(super) fn through(&mut self, text: &[u8]) {
+        self.through_path(text);
+        if let Some(path) = behind_host(text) {
+            self.through_path(path);
+        }
+    }
+
+    fn through_path(&mut self, text: &[u8]) {
+        let mut lanes = self.start();
+        let text = text.strip_prefix(b"/").unwrap_or(text);
+        for segment in text.split(|byte| *byte == b'/') {
+            let ends = |byte: &u8| matches!(byte, b'?' | b'#' | b'\0' | b'\r' | b'\n');
+            if let Some(end) = segment.iter().position(ends) {
+                let mut ended = lanes.clone();
+                self.pass(&mut ended, &segment[..end]);
+                self.conclude(&ended);
+            }
+            self.pass(&mut lanes, segment);
+        }
+        self.conclude(&lanes);
+    }
+
+    fn start(&self) -> Lanes {
+        let lanes = self.prefixes.iter().flat_map(|prefix| 0..=prefix.words.len());
+        lanes.map(|lane| if lane == 0 { 1 } else { 0 }).collect()
+    }
+
+    /// Notes for each prefix whether its last lane was reached, and whether any other was.
+    fn conclude(&mut self, lanes: &[u64]) {
+        let mut rest = lanes;
+        for (prefix, outcome) in self.prefixes.iter().zip(&mut self.outcomes) {
+            let (own, others) = rest.split_at(prefix.words.len() + 1);
+            outcome.0 |= own[own.len() - 1] != 0;
+            outcome.1 |= own[..own.len() - 1].iter().any(|depths| *depths != 0);
+            rest = others;
+        }
+    }
+
+    /// Passes what stands between two slashes, where a backslash separates or does not.
+    fn pass(&self, lanes: &mut Lanes, segment: &[u8]) {
+        if !segment.contains(&b'\\') {
+            return self.step(lanes, &Segment::read(segment));
+        }
+        let mut unparted = lanes.clone();
+        self.step(&mut unparted, &Segment::read(segment));
+        for part in segment.split(|byte| *byte == b'\\') {
+            self.step(lanes, &Segment::read(part));
+        }
+        for (depths, others) in lanes.iter_mut().zip(unparted) {
+            *depths |= others;
+        }
+    }
+
+    fn step(&self, lanes: &mut [u64], segment: &Segment<'_>) {
+        let mut rest = lanes;
+        for prefix in self.prefixes {
+            let (own, others) = rest.split_at_mut(prefix.words.len() + 1);
+            step_one(own, &prefix.words, segment);
+            rest = others;
+        }
+    }
+}
+
+/// Moves the lanes of one prefix past one segment.
+fn step_one(lanes: &mut [u64], words: &[Box<[u8]>], segment: &Segment<'_>) {
+    let mut next: Lanes = SmallVec::from_elem(0, lanes.len());
+    for (lane, depths) in lanes.iter().copied().enumerate().filter(|(_, depths)| *depths != 0) {
+        // Nothing but the words of the prefix stands at this depth of this lane.
+        let bottom = depths & 1 << lane;
+        if segment.may_stay {
+            next[lane] |= depths;
+        }
+        if segment.may_pop {
+            next[lane] |= (depths ^ bottom) >> 1 | depths & DEEPEST;
+            next[lane.saturating_sub(1)] |= if lane == 0 { bottom } else { bottom >> 1 };
+        }
+        let Some(name) = &segment.name else { continue };
+        let mut pushed = depths;
+        if bottom != 0 && words.get(lane).is_some_and(|word| name.is(word)) {
+            next[lane + 1] |= bottom << 1;
+            if !name.is_ambiguous {
+                pushed ^= bottom;
+            }
+        }
+        next[lane] |= pushed << 1 | pushed & DEEPEST;
+    }
+    lanes.copy_from_slice(&next);
+}
+
+/// The ways in which a segment may be read.
+struct Segment<'a> {
+    /// As nothing: an empty segment among merged slashes, or `.`.
+    may_stay: bool,
+    /// As `..`.
+    may_pop: bool,
+    name: Option<Name<'a>>,
+}
+
+struct Name<'a> {
+    as_it_is: &'a [u8],
+    /// Without parameters, without stream, without what is dropped at its ends.
+    bare: &'a [u8],
+    /// It may also be taken for a name that only looks like it.
+    is_ambiguous: bool,
+}
+
+impl<'a> Segment<'a> {
+    fn read(text: &'a [u8]) -> Segment<'a> {
+        let named = |bare: &'a [u8], is_ambiguous| Name { as_it_is: text, bare, is_ambiguous };
+        match text {
+            b"." => return Segment { may_stay: true, may_pop: false, name: None },
+            b".." => return Segment { may_stay: false, may_pop: true, name: None },
+            _ => {}
+        }
+        let is_odd = |byte: &u8| matches!(byte, b';' | b'$' | 0..=b' ' | 0x7f..);
+        if !text.is_empty() && !text.ends_with(b".") && !text.iter().any(is_odd) {
+            return Segment { may_stay: false, may_pop: false, name: Some(named(text, false)) };
+        }
+        let before_parameters = text.split(|byte| *byte == b';').next().unwrap_or(text);
+        let trimmed = trim(before_parameters, is_blank, is_blank);
+        let may_stay = seen(trimmed).next().is_none() || seen(trimmed).eq(*b".");
+        let may_pop = seen(trimmed).eq(*b"..");
+        let bare = trim(before_stream(trimmed), is_blank, |byte| byte == b'.' || is_blank(byte));
+        Segment { may_stay, may_pop, name: Some(named(bare, true)) }
+    }
+}
+
+impl Name<'_> {
+    fn is(&self, word: &[u8]) -> bool {
+        self.as_it_is.eq_ignore_ascii_case(word)
+            || seen(self.bare).map(|byte| byte.to_ascii_lowercase()).eq(word.iter().copied())
+    }
+}
+
+/// The bytes of a name that a reader who drops control characters sees.
+fn seen(name: &[u8]) -> impl Iterator<Item = u8> {
+    name.iter().copied().filter(|byte| !byte.is_ascii_control())
+}
+
+/// White space in ASCII and Latin-1, and control characters.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, 0..=b' ' | 0x7f | 0x85 | 0xa0)
+}
+
+fn trim(mut name: &[u8], before: fn(u8) -> bool, behind: fn(u8) -> bool) -> &[u8] {
+    while let [first, rest @ ..] = name
+        && before(*first)
+    {
+        name = rest;
+    }
+    while let [rest @ .., last] = name
+        && behind(*last)
+    {
+        name = rest;
+    }
+    name
+}
+
+/// What stands before the stream of an NTFS name: `x::$DATA`, `x:$I30:$INDEX_ALLOCATION`.
+fn before_stream(name: &[u8]) -> &[u8] {
+    let stream = name.windows(2).position(|pair| pair == b":$");
+    let Some(colon) = stream else { return name };
+    name[..colon].strip_suffix(b":").unwrap_or(&name[..colon])
+}
+
+/// The path behind `//host.name`, which some URL parsers take for an authority (RFC 3986, 4.2).
+fn behind_host(text: &[u8]) -> Option<&[u8]> {
+    let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
+    let slashes = text.iter().take_while(|byte| is_separator(byte)).count();
+    let host_and_path = &text[slashes..];
+    let end = host_and_path.iter().position(is_separator)?;
+    let (host, path) = host_and_path.split_at(end);
+    let looks_like_a_host = host.iter().any(|byte| matches!(byte, b'.' | b':' | b'@'));
+    (slashes >= 2 && looks_like_a_host && !matches!(host, b"." | b"..")).then_some(path)
+}
