@@ -1,6 +1,7 @@
 //! Remembers: stores, recorder, places, scan; builds and feeds the guard.
 #![warn(missing_docs)]
 
+pub mod changes;
 pub mod config;
 pub mod db;
 pub mod decide;

@@ -1,0 +1,282 @@
+//! Carries changes of the lists from the store to the guard: the circle closes here.
+//!
+//! A [`Feeder`] holds what both lists come to, network by network, as the store had it at one version.
+//! It asks the store for what came after, makes new [`Lists`] of it and hands them to whoever decides.
+//! Three things keep it true: a poll every second (with SQLite a look every 250 ms at whether anybody
+//! committed) makes it certain, a hint over Redis makes it quick, and whatever does not follow on
+//! (a gap, a store set back) makes it load everything again.
+//!
+//! It also keeps the copy on disk, from which a restart without its store still blocks, and knows
+//! how far the store's clock is ahead of this machine's, because blocks end by the store's.
+//!
+//! What is deliberately absent: it changes nothing in the store, prunes nothing, and never
+//! takes lists away: without a store the last ones stay in force, and blocks in them still end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use ipwarden_engine::blocklist::Lists;
+use ipwarden_engine::clock::Moment;
+use tokio::sync::{Notify, watch};
+
+use crate::db::{Db, DbError};
+
+mod copy;
+mod follow;
+mod held;
+mod hints;
+mod news;
+
+pub use hints::{CHANNEL, announce};
+
+use copy::Copy;
+use held::Held;
+use news::{Answer, News};
+
+/// The name of the copy of the lists in `data_dir`.
+pub const COPY: &str = "lists.snapshot";
+
+/// Where the lists in force come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// There are none yet: not ready to decide about anybody.
+    None,
+    /// From the copy on disk; the store has not answered since the start.
+    Disk,
+    /// From the store.
+    Store,
+}
+
+/// How the lists in force stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Where they come from.
+    pub source: Source,
+    /// The version of the store that they are as good as.
+    pub version: i64,
+    /// How many networks are blocked, including what has ended and was not pruned yet.
+    pub blocked: usize,
+    /// How many networks are allowed, likewise.
+    pub allowed: usize,
+    /// When the store last said that they are current, by this machine's clock.
+    pub confirmed_at: Option<DateTime<Utc>>,
+    /// Why the store could not be asked the last time; `None` while it answers.
+    pub trouble: Option<String>,
+}
+
+/// What a [`Feeder`] shows, and how to hurry it. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed {
+    status: watch::Receiver<Status>,
+    keys: watch::Receiver<i64>,
+    nudge: Arc<Notify>,
+}
+
+impl Feed {
+    /// How the lists in force stand.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// The version at which the API keys last changed, or may have; whoever keeps them in memory
+    /// reloads them when this moves.
+    pub fn keys(&self) -> watch::Receiver<i64> {
+        self.keys.clone()
+    }
+
+    /// Has the store asked at once: this process changed a list itself.
+    pub fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+}
+
+/// Follows the store and feeds the guard.
+pub struct Feeder {
+    db: Db,
+    publish: Box<dyn Fn(Arc<Lists>) + Send + Sync>,
+    store_ahead: Box<dyn Fn(i64) + Send + Sync>,
+    copy: Copy,
+    /// What the lists came to at `version`; on its way through a blocking thread it is not here.
+    held: Held,
+    /// The version that `held` is at; `None` when everything has to be loaded.
+    version: Option<i64>,
+    status: watch::Sender<Status>,
+    keys: watch::Sender<i64>,
+    nudge: Arc<Notify>,
+}
+
+impl Feeder {
+    /// A feeder that gives new lists to `publish`, and to `store_ahead` the microseconds by which the
+    /// store's clock is ahead of this machine's. `copy` is the file that outlives the store.
+    pub fn new(
+        db: Db,
+        copy: PathBuf,
+        publish: impl Fn(Arc<Lists>) + Send + Sync + 'static,
+        store_ahead: impl Fn(i64) + Send + Sync + 'static,
+    ) -> Feeder {
+        let none = Status {
+            source: Source::None,
+            version: 0,
+            blocked: 0,
+            allowed: 0,
+            confirmed_at: None,
+            trouble: None,
+        };
+        Feeder {
+            db,
+            publish: Box::new(publish),
+            store_ahead: Box::new(store_ahead),
+            copy: Copy::new(copy),
+            held: Held::default(),
+            version: None,
+            status: watch::Sender::new(none),
+            keys: watch::Sender::new(0),
+            nudge: Arc::default(),
+        }
+    }
+
+    /// A view of this feeder, for as long as anybody likes.
+    pub fn feed(&self) -> Feed {
+        Feed {
+            status: self.status.subscribe(),
+            keys: self.keys.subscribe(),
+            nudge: self.nudge.clone(),
+        }
+    }
+
+    /// Puts the copy on disk into force, if there is one and nothing from the store yet. A damaged
+    /// one is ignored, and the log says so.
+    pub async fn load_copy(&mut self) {
+        if self.status.borrow().source != Source::None {
+            return;
+        }
+        let Some((lists, blocked, allowed)) = self.copy.load().await else { return };
+        self.status.send_modify(|status| {
+            status.source = Source::Disk;
+            status.version = lists.version;
+            status.blocked = blocked;
+            status.allowed = allowed;
+        });
+        tracing::info!(version = lists.version, blocked, allowed, "lists loaded from the disk");
+        (self.publish)(Arc::new(lists));
+    }
+
+    /// Asks the store once, and puts what is new into force. Says whether anything was.
+    ///
+    /// # Errors
+    /// The store's; the lists in force stay, and [`Status::trouble`] says why.
+    pub async fn refresh(&mut self, now: Moment) -> Result<bool, DbError> {
+        let asked = self.ask(now).await;
+        match asked {
+            Ok(answer) => {
+                let fresh = match answer {
+                    Answer::Nothing => false,
+                    Answer::News(news) => self.take_in(news, now).await,
+                };
+                self.confirm(now);
+                Ok(fresh)
+            }
+            Err(error) => {
+                self.admit_trouble(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask(&self, now: Moment) -> Result<Answer, DbError> {
+        let (version, now) = (self.version, date(now));
+        if let Some(version) = version {
+            let asked = self.db.run(move |conn| news::since(conn, version, now).boxed());
+            if let Some(answer) = asked.await? {
+                return Ok(answer);
+            }
+            tracing::info!(version, "the changes do not follow on: loading the lists whole");
+        }
+        let patient = self.db.with_timeout(news::LOAD_LIMIT);
+        patient.run(move |conn| news::everything(conn, now).boxed()).await
+    }
+
+    /// Builds new lists and puts them into force; a build that was cut short is made up for whole.
+    async fn take_in(&mut self, news: News, now: Moment) -> bool {
+        let (version, keys, whole) = (news.version, news.keys, self.version.is_none());
+        let mut held = std::mem::take(&mut self.held);
+        self.version = None;
+        let built = tokio::task::spawn_blocking(move || {
+            let changed = held.apply(news);
+            let lists = (changed || whole).then(|| held.lists(version));
+            (held, lists)
+        })
+        .await;
+        let Ok((held, lists)) = built else {
+            tracing::error!("building the lists was cut short");
+            return false;
+        };
+        self.held = held;
+        self.version = Some(version);
+        let (blocked, allowed) = self.held.counts();
+        if let Some(lists) = lists {
+            (self.publish)(Arc::new(lists));
+            tracing::debug!(version, blocked, allowed, "lists in force");
+            self.copy.outdated();
+        }
+        self.status.send_modify(|status| {
+            status.source = Source::Store;
+            status.version = version;
+            status.blocked = blocked;
+            status.allowed = allowed;
+        });
+        if keys {
+            self.keys.send_replace(version);
+        }
+        self.save_copy_if_due(now).await;
+        true
+    }
+
+    /// Writes the copy on disk, unless it is current or was written just now.
+    async fn save_copy_if_due(&mut self, now: Moment) {
+        if let Some(version) = self.version
+            && self.copy.is_due(now)
+        {
+            self.save_copy(version, now).await;
+        }
+    }
+
+    async fn save_copy(&mut self, version: i64, now: Moment) {
+        let held = std::mem::take(&mut self.held);
+        self.version = None;
+        if let Some(held) = self.copy.save(held, version, now).await {
+            self.held = held;
+            self.version = Some(version);
+        }
+    }
+
+    fn confirm(&self, now: Moment) {
+        let mut recovered = false;
+        self.status.send_modify(|status| {
+            status.confirmed_at = Some(date(now));
+            recovered = status.trouble.take().is_some();
+        });
+        if recovered {
+            tracing::info!("the store answers again; the lists are current");
+        }
+    }
+
+    fn admit_trouble(&self, error: &DbError) {
+        let text = error.to_string();
+        self.status.send_if_modified(|status| {
+            if status.trouble.is_none() {
+                tracing::warn!(error = %text, "the lists cannot be refreshed; the last ones stay in force");
+            }
+            let changed = status.trouble.as_ref() != Some(&text);
+            status.trouble = Some(text.clone());
+            changed
+        });
+    }
+}
+
+/// The wall clock of a moment.
+fn date(now: Moment) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(now.wall).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}

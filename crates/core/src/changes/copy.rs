@@ -1,0 +1,99 @@
+//! The copy of the lists on disk: written soon after a change, seldom when it is long.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use ipwarden_engine::blocklist::{Lists, disk};
+use ipwarden_engine::clock::Moment;
+use tokio::task::JoinHandle;
+
+use super::held::Held;
+
+/// The disk is left alone for this many microseconds per byte written: a short list is copied at
+/// once, one of a million networks every ten seconds.
+const REST_PER_BYTE: u64 = 1;
+const LONGEST_REST: u64 = 10_000_000;
+
+pub(super) struct Copy {
+    path: Arc<PathBuf>,
+    /// Whether the lists have changed since what is or is being written.
+    outdated: bool,
+    /// Not again before this, on the steady clock in microseconds.
+    not_before: u64,
+    writing: Option<JoinHandle<bool>>,
+}
+
+impl Copy {
+    pub(super) fn new(path: PathBuf) -> Copy {
+        Copy { path: Arc::new(path), outdated: false, not_before: 0, writing: None }
+    }
+
+    /// The lists on disk and how many networks they hold, if there are any.
+    pub(super) async fn load(&self) -> Option<(Lists, usize, usize)> {
+        let path = self.path.clone();
+        let load = move || match disk::load(&path) {
+            Ok(snapshot) => snapshot.map(|snapshot| {
+                let (blocked, allowed) = (snapshot.blocked.len(), snapshot.allowed.len());
+                let lists = Lists::build(snapshot.version, snapshot.blocked, snapshot.allowed);
+                (lists, blocked, allowed)
+            }),
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        };
+        tokio::task::spawn_blocking(load).await.ok().flatten()
+    }
+
+    /// The lists have changed.
+    pub(super) fn outdated(&mut self) {
+        self.outdated = true;
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
+    /// Whether it is time to write it.
+    pub(super) fn is_due(&mut self, now: Moment) -> bool {
+        if let Some(writing) = &mut self.writing {
+            let Some(written) = writing.now_or_never() else { return false };
+            self.writing = None;
+            if !written.unwrap_or(false) {
+                self.outdated = true;
+                self.not_before = now.steady + LONGEST_REST;
+            }
+        }
+        self.outdated && now.steady >= self.not_before
+    }
+
+    /// Starts to write the copy, and hands the lists back as soon as their bytes are collected; the disk
+    /// may take its time. `None` if that was cut short.
+    pub(super) async fn save(&mut self, held: Held, version: i64, now: Moment) -> Option<Held> {
+        self.written().await;
+        let encoded = tokio::task::spawn_blocking(move || {
+            let bytes = held.encode(version);
+            (held, bytes)
+        });
+        let (held, bytes) = encoded.await.ok()?;
+        self.outdated = false;
+        self.not_before = now.steady + (bytes.len() as u64 * REST_PER_BYTE).min(LONGEST_REST);
+        let path = self.path.clone();
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            let written = disk::write(&path, &bytes);
+            if let Err(error) = &written {
+                tracing::warn!("{error}");
+            }
+            written.is_ok()
+        }));
+        Some(held)
+    }
+
+    /// Waits until nothing is being written any more.
+    pub(super) async fn written(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
+        }
+    }
+}
