@@ -4,10 +4,7 @@
 pub mod changes;
 pub mod config;
 pub mod db;
-pub mod decide;
-pub mod detect;
 pub mod duration;
 pub mod geo;
 pub mod logging;
 pub mod redis;
-pub mod scan;

@@ -1,4 +1,5 @@
 //! One contract for both databases.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod common;
 

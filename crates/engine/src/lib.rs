@@ -6,6 +6,7 @@
 pub mod blocklist;
 pub mod client_ip;
 pub mod clock;
+pub mod guard;
 pub mod network;
 pub mod quota;
 pub mod rate_limit;

@@ -1,0 +1,330 @@
+//! The whole product in one function: [`Worker::admit`].
+//!
+//! A request is resolved to its client, looked up on the allowlist and the blocklist, and counted
+//! against its quota, in this order; everything is in memory but, in a fleet, one look at Redis for a
+//! request that is about to be admitted. What came of it is recorded by [`Worker::record`], refusals
+//! included.
+//!
+//! What this deliberately does not do: know a web framework (`ipwarden-guard` does), a database (who
+//! feeds the guard does), or who somebody is: the caller has found out and passes an [`Identity`].
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::blocklist::{Block, Lists};
+use crate::client_ip::{ClientIp, ClientIpResolver};
+use crate::clock::Moment;
+use crate::network::Network;
+use crate::quota::{Bucket, Policies, Quota, Standing};
+use crate::rate_limit::{Limiter, Taken, WorkerLimiter};
+use crate::record::{RecordRef, RecordVerdict, Reference};
+use crate::sensitive_path::SensitivePaths;
+use crate::spool::{Spool, SpoolWriter};
+
+pub use counters::Counts;
+
+mod counters;
+
+/// What a guard is made of.
+pub struct Parts {
+    /// Finds the client behind trusted proxies.
+    pub resolver: ClientIpResolver,
+    /// Which quota applies.
+    pub policies: Policies,
+    /// Counts.
+    pub limiter: Limiter,
+    /// Which paths are marked in the log.
+    pub sensitive_paths: SensitivePaths,
+    /// Where records go.
+    pub spool: Spool,
+    /// IPv6 clients are counted by their network of this length, in bits.
+    pub ipv6_prefix: u8,
+}
+
+/// Decides who may pass. One per process, shared by its workers.
+pub struct Guard {
+    parts: Parts,
+    lists: ArcSwap<Lists>,
+    /// The store's clock minus the steady clock, in microseconds.
+    store_clock: AtomicI64,
+    counters: counters::Counters,
+}
+
+/// One worker thread's way to the guard: its own spool segment, its own connection to Redis.
+pub struct Worker {
+    guard: Arc<Guard>,
+    limiter: WorkerLimiter,
+    spool: RefCell<SpoolWriter>,
+    counters: Arc<counters::OfWorker>,
+}
+
+/// What the guard needs to know of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// All lines of the one header that [`Guard::client_ip_header`] names, in order of arrival.
+    pub forwarded: &'a [&'a [u8]],
+    /// As received.
+    pub method: &'a str,
+    /// As received, percent-encoding kept.
+    pub path: &'a str,
+    /// Who asks, if that was verified. An unverified credential is anonymous.
+    pub identity: Option<&'a Identity>,
+}
+
+/// Who somebody is, as the application has verified it. Its quota is counted by this name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity(Arc<str>);
+
+/// The answer of the guard to one request.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Who asked.
+    pub client: ClientIp,
+    /// Whether it may pass.
+    pub verdict: Verdict,
+    /// The quota it was counted against: `None` for an allowed client, which has none, and for a
+    /// blocked one, which is not counted.
+    pub quota: Option<QuotaState>,
+    /// Short name of this request, in the answer and in the log.
+    pub reference: Reference,
+    /// When it arrived.
+    pub at: Moment,
+}
+
+/// Whether a request may pass. A refusal is a verdict, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may.
+    Allowed,
+    /// Its address is blocked.
+    Blocked(Block),
+    /// Its quota is used up.
+    Throttled,
+}
+
+/// A quota and what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaState {
+    /// The policy's name, as headers show it.
+    pub policy: Cow<'static, str>,
+    /// How much is admitted.
+    pub quota: Quota,
+    /// What came of taking one request from it.
+    pub taken: Taken,
+}
+
+/// A request that is about to be answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'a> {
+    /// As received.
+    pub method: &'a [u8],
+    /// As received; a query is left out.
+    pub path: &'a [u8],
+    /// Of the answer.
+    pub status: u16,
+    /// As received.
+    pub user_agent: Option<&'a [u8]>,
+    /// Who asked, if that was verified.
+    pub identity: Option<&'a Identity>,
+}
+
+impl Worker {
+    /// Decides about one request.
+    pub async fn admit(&self, request: &RequestHead<'_>, now: Moment) -> Admission {
+        let client = self.guard.parts.resolver.resolve(request.peer, request.forwarded);
+        let lists = self.guard.lists.load();
+        let store_now = self.guard.store_now(now);
+
+        let (verdict, quota) = if lists.is_allowed(client.ip, store_now) {
+            (Verdict::Allowed, None)
+        } else if let Some(block) = lists.find_block(client.ip, store_now) {
+            (Verdict::Blocked(block), None)
+        } else {
+            // The snapshot is let go before anything is awaited.
+            drop(lists);
+            self.take(&client, request, now).await
+        };
+        self.counters.count(&verdict);
+        Admission { client, verdict, quota, reference: Reference::random(), at: now }
+    }
+
+    /// Takes one request from the quota of an identity, or else of an address: never both.
+    async fn take(
+        &self,
+        client: &ClientIp,
+        request: &RequestHead<'_>,
+        now: Moment,
+    ) -> (Verdict, Option<QuotaState>) {
+        let parts = &self.guard.parts;
+        let (standing, bucket) = match request.identity {
+            Some(Identity(name)) => (Standing::Authenticated, Bucket::Identity(name)),
+            None if client.is_proxy() => {
+                (Standing::Proxy, Bucket::Network(Network::from(client.ip)))
+            }
+            None => {
+                let network = Network::of_client(client.ip, parts.ipv6_prefix);
+                (Standing::Anonymous, Bucket::Network(network))
+            }
+        };
+        let applied = parts.policies.apply(standing, request.method, request.path);
+        let taken = self.limiter.take(applied.name, bucket, applied.quota, now).await;
+        let verdict = match taken.admitted {
+            true => Verdict::Allowed,
+            false if applied.dry_run => {
+                self.counters.would_limit();
+                Verdict::Allowed
+            }
+            false => Verdict::Throttled,
+        };
+        let policy = policy_name(standing, applied.name);
+        (verdict, Some(QuotaState { policy, quota: applied.quota, taken }))
+    }
+
+    /// Puts a request into the log. The kernel has it when this returns, so call it before the answer
+    /// leaves.
+    pub fn record(&self, admission: &Admission, answered: &Answered<'_>) {
+        let record = RecordRef {
+            at: admission.at.wall,
+            address: admission.client.ip,
+            method: answered.method,
+            path: answered.path,
+            status: answered.status,
+            verdict: admission.verdict.recorded(),
+            sensitive: self.guard.parts.sensitive_paths.matches(answered.path),
+            identity: answered.identity.map(Identity::as_str),
+            user_agent: answered.user_agent,
+            reference: admission.reference,
+        };
+        self.spool.borrow_mut().append(&record);
+    }
+
+    /// The guard behind this worker.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+}
+
+/// The names of the defaults are static, so that the common case copies nothing.
+fn policy_name(standing: Standing, name: &str) -> Cow<'static, str> {
+    match (standing, name) {
+        (_, "anonymous") => Cow::Borrowed("anonymous"),
+        (_, "authenticated") => Cow::Borrowed("authenticated"),
+        (_, "proxy") => Cow::Borrowed("proxy"),
+        _ => Cow::Owned(name.to_owned()),
+    }
+}
+
+impl Guard {
+    /// A guard with empty lists; whoever feeds it swaps them in.
+    pub fn new(parts: Parts, now: Moment) -> Arc<Guard> {
+        let guard = Guard {
+            parts,
+            lists: ArcSwap::from_pointee(Lists::empty()),
+            store_clock: AtomicI64::new(0),
+            counters: counters::Counters::default(),
+        };
+        guard.set_store_clock(now.wall, now);
+        Arc::new(guard)
+    }
+
+    /// The guard as one worker thread uses it. Make it on that thread.
+    pub fn worker(self: &Arc<Guard>) -> Worker {
+        Worker {
+            limiter: self.parts.limiter.worker(),
+            spool: RefCell::new(self.parts.spool.writer()),
+            counters: self.counters.of_worker(),
+            guard: self.clone(),
+        }
+    }
+
+    /// Swaps in other lists; requests on their way keep the ones they looked at.
+    pub fn set_lists(&self, lists: Lists) {
+        self.lists.store(Arc::new(lists));
+    }
+
+    /// The lists as they are now.
+    pub fn lists(&self) -> Arc<Lists> {
+        self.lists.load_full()
+    }
+
+    /// Says what the store's clock showed at a moment, in microseconds since the Unix epoch, UTC.
+    ///
+    /// From then on blocks end by it, carried forward by the steady clock: a step of this machine's
+    /// wall clock ends none early and none late.
+    pub fn set_store_clock(&self, store_now: i64, at: Moment) {
+        let steady = i64::try_from(at.steady).unwrap_or(i64::MAX);
+        self.store_clock.store(store_now.saturating_sub(steady), Ordering::Relaxed);
+    }
+
+    /// The store's clock at a moment, in microseconds since the Unix epoch, UTC.
+    pub fn store_now(&self, now: Moment) -> i64 {
+        let steady = i64::try_from(now.steady).unwrap_or(i64::MAX);
+        self.store_clock.load(Ordering::Relaxed).saturating_add(steady)
+    }
+
+    /// The one header whose lines [`RequestHead::forwarded`] holds.
+    pub fn client_ip_header(&self) -> &str {
+        self.parts.resolver.header()
+    }
+
+    /// Finds the client behind trusted proxies.
+    pub fn resolver(&self) -> &ClientIpResolver {
+        &self.parts.resolver
+    }
+
+    /// What counts.
+    pub fn limiter(&self) -> &Limiter {
+        &self.parts.limiter
+    }
+
+    /// Where records wait to be shipped.
+    pub fn spool(&self) -> &Spool {
+        &self.parts.spool
+    }
+
+    /// How often each verdict was given since the start.
+    pub fn counts(&self) -> Counts {
+        self.counters.sum()
+    }
+}
+
+impl Verdict {
+    /// The word for it in the log.
+    pub fn recorded(&self) -> RecordVerdict {
+        match self {
+            Verdict::Allowed => RecordVerdict::Allowed,
+            Verdict::Blocked(_) => RecordVerdict::Blocked,
+            Verdict::Throttled => RecordVerdict::Throttled,
+        }
+    }
+}
+
+impl QuotaState {
+    /// How long until there is more.
+    pub fn frees_in(&self) -> Duration {
+        self.taken.frees_in
+    }
+}
+
+impl Identity {
+    /// An identity by its name, such as `key:4f2a`.
+    pub fn new(name: impl Into<Arc<str>>) -> Identity {
+        Identity(name.into())
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The record of a request that has not been answered yet.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use actix_web::dev::ServiceRequest;
+use actix_web::http::StatusCode;
+use actix_web::http::header::USER_AGENT;
+use ipwarden_engine::guard::{Admission, Answered, Identity, Worker};
+
+/// What nginx calls a request whose client went away before the answer.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Records its request exactly once: when it is answered, or when it is dropped before.
+///
+/// It holds copies, because the request itself belongs to the application meanwhile, which cannot
+/// route a request that somebody else holds on to.
+pub(crate) struct Pending {
+    worker: Rc<Worker>,
+    admission: Admission,
+    identity: Option<Identity>,
+    text: Vec<u8>,
+    method: usize,
+    path: usize,
+    user_agent: Option<Range<usize>>,
+    recorded: bool,
+}
+
+impl Pending {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        request: &ServiceRequest,
+        admission: &Admission,
+        identity: Option<Identity>,
+    ) -> Pending {
+        let method = request.method().as_str().as_bytes();
+        let path = request.uri().path().as_bytes();
+        let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
+        let length = method.len() + path.len() + user_agent.map_or(0, <[u8]>::len);
+        let mut text = Vec::with_capacity(length);
+        text.extend_from_slice(method);
+        text.extend_from_slice(path);
+        text.extend_from_slice(user_agent.unwrap_or_default());
+        let paths_end = method.len() + path.len();
+        Pending {
+            worker: worker.clone(),
+            admission: admission.clone(),
+            identity,
+            text,
+            method: method.len(),
+            path: paths_end,
+            user_agent: user_agent.map(|_| paths_end..length),
+            recorded: false,
+        }
+    }
+
+    /// Records the request. Call it before the answer leaves.
+    pub(crate) fn answered(mut self, status: StatusCode) {
+        self.record(status.as_u16());
+    }
+
+    fn record(&mut self, status: u16) {
+        self.recorded = true;
+        self.worker.record(
+            &self.admission,
+            &Answered {
+                method: &self.text[..self.method],
+                path: &self.text[self.method..self.path],
+                status,
+                user_agent: self.user_agent.clone().map(|range| &self.text[range]),
+                identity: self.identity.as_ref(),
+            },
+        );
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.recorded {
+            let panicked = std::thread::panicking();
+            self.record(if panicked { 500 } else { CLIENT_CLOSED_REQUEST });
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The answer to a refused request: 403 or 429, as problem+json (RFC 9457) or as a page for a browser.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, VARY,
+};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use ipwarden_engine::guard::{Admission, QuotaState, Verdict};
+use serde_json::json;
+
+use crate::fields::admission_fields;
+
+/// The answer to a request that the guard did not allow, without a reason that would help an
+/// attacker; the reference leads to the reason in the log.
+pub fn refusal(request: &HttpRequest, admission: &Admission) -> HttpResponse {
+    let mut answer = match (&admission.verdict, &admission.quota) {
+        (Verdict::Throttled, Some(state)) => throttled(request, admission, state),
+        (Verdict::Blocked(block), _) => blocked(request, admission, block.by_scan),
+        (Verdict::Throttled | Verdict::Allowed, _) => blocked(request, admission, false),
+    };
+    admission_fields(answer.headers_mut(), admission);
+    answer
+}
+
+fn throttled(request: &HttpRequest, admission: &Admission, state: &QuotaState) -> HttpResponse {
+    let seconds = state.taken.retry_after_seconds();
+    let plural = if seconds == 1 { "" } else { "s" };
+    let detail = format!(
+        "The quota of {} requests per {} is used up. Try again in {seconds} second{plural}.",
+        state.quota.limit,
+        per(state.quota.period.as_secs()),
+    );
+    let mut answer = HttpResponse::build(StatusCode::TOO_MANY_REQUESTS);
+    answer.insert_header((RETRY_AFTER, seconds.to_string()));
+    problem(
+        request,
+        admission,
+        answer,
+        "Too many requests",
+        &detail,
+        json!({
+            "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            "violated-policies": [state.policy],
+        }),
+    )
+}
+
+fn blocked(request: &HttpRequest, admission: &Admission, by_scan: bool) -> HttpResponse {
+    let kind = match by_scan {
+        true => "https://iana.org/assignments/http-problem-types#abnormal-usage-detected",
+        false => "about:blank",
+    };
+    let answer = HttpResponse::build(StatusCode::FORBIDDEN);
+    let detail = "Requests from this address are not served.";
+    problem(request, admission, answer, "Forbidden", detail, json!({ "type": kind }))
+}
+
+fn problem(
+    request: &HttpRequest,
+    admission: &Admission,
+    mut answer: HttpResponseBuilder,
+    title: &str,
+    detail: &str,
+    mut members: serde_json::Value,
+) -> HttpResponse {
+    answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((VARY, "Accept"));
+    let reference = admission.reference.to_string();
+    let empty = answer.finish();
+    let status = empty.status();
+    if prefers_html(request) {
+        let page = Page { title, lines: &[detail, &format!("Reference: {reference}")] };
+        return page.into_body_of(empty);
+    }
+    members["title"] = title.into();
+    members["status"] = status.as_u16().into();
+    members["detail"] = detail.into();
+    members["reference"] = reference.into();
+    let mut answer = empty.set_body(members.to_string());
+    let json = actix_web::http::header::HeaderValue::from_static("application/problem+json");
+    answer.headers_mut().insert(CONTENT_TYPE, json);
+    answer.map_into_boxed_body()
+}
+
+fn per(seconds: u64) -> String {
+    match seconds {
+        1 => "second".to_owned(),
+        60 => "minute".to_owned(),
+        3_600 => "hour".to_owned(),
+        86_400 => "day".to_owned(),
+        other => format!("{other} seconds"),
+    }
+}
+
+/// Whether the client is a browser that wants to show the answer to a person (RFC 9110, 12.5.1).
+///
+/// Browsers name `text/html` when they navigate; programs send `*/*` or name JSON.
+pub fn prefers_html(request: &HttpRequest) -> bool {
+    request.headers().get_all(ACCEPT).any(|value| {
+        let media = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        media.split(',').any(|range| range.trim().split(';').next() == Some("text/html"))
+    })
+}
+
+/// A page without scripts, icons or assets, so that a look at it costs one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Title and headline.
+    pub title: &'a str,
+    /// Paragraphs of plain text.
+    pub lines: &'a [&'a str],
+}
+
+const STYLE: &str = ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;\
+max-width:36rem;margin:12vh auto;padding:0 1.5rem}h1{font-size:1.6rem;margin:0 0 1rem}\
+p{margin:.35rem 0}footer{margin-top:2rem;opacity:.65;font-size:.85rem}";
+
+/// No script can run and nothing is loaded; the one style is allowed by its digest.
+const POLICY: &str = "default-src 'none'; img-src data:; style-src 'sha256-AWrcgyka/6W6yfa4rPrtXAdK0SSe1Pn6fq9F45NRiJ8='; base-uri 'none'; \
+form-action 'none'; frame-ancestors 'none'";
+
+impl Page<'_> {
+    /// Makes this page the body of an answer.
+    pub fn into_body_of(self, answer: HttpResponse) -> HttpResponse {
+        let mut html = format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+             <link rel=\"icon\" href=\"data:,\"><title>{title}</title><style>{STYLE}</style></head>\
+             <body><h1>{title}</h1>\n",
+            title = escape(self.title),
+        );
+        for line in self.lines {
+            html.push_str("<p>");
+            html.push_str(&escape(line));
+            html.push_str("</p>\n");
+        }
+        html.push_str("<footer>ipwarden</footer></body></html>\n");
+        let mut answer = answer.set_body(html);
+        let headers = answer.headers_mut();
+        let value = actix_web::http::header::HeaderValue::from_static;
+        headers.insert(CONTENT_TYPE, value("text/html; charset=utf-8"));
+        headers.insert(CONTENT_SECURITY_POLICY, value(POLICY));
+        answer.map_into_boxed_body()
+    }
+}
+
+/// Text that stays text in HTML.
+fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_allows_exactly_the_style_of_the_page() {
+        use sha2::Digest as _;
+        let digest = base64(&sha2::Sha256::digest(STYLE));
+        assert!(POLICY.contains(&format!("'sha256-{digest}'")), "style-src 'sha256-{digest}'");
+    }
+
+    fn base64(bytes: &[u8]) -> String {
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = String::new();
+        for chunk in bytes.chunks(3) {
+            let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte))
+                << (8 * (3 - chunk.len()));
+            for position in 0..4 {
+                match position <= chunk.len() {
+                    true => {
+                        text.push(char::from(ALPHABET[(word >> (18 - 6 * position) & 63) as usize]))
+                    }
+                    false => text.push('='),
+                }
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn text_in_a_page_stays_text() {
+        assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
+    }
+}
