@@ -27,7 +27,7 @@ pub enum DurationError {
     /// It is zero.
     #[error("`{0}` is no time at all: the shortest is `1s`")]
     Zero(String),
-    /// It is beyond [`LONGEST_SECONDS`].
+    /// It is beyond a hundred years, after which no date is sure to be one.
     #[error("`{0}` is longer than a hundred years: write `permanent` for what shall not end")]
     TooLong(String),
 }
