@@ -3,7 +3,7 @@
 //! They are read from `tests/vectors/`, and also from the directory that the environment variable
 //! `IPWARDEN_VECTORS` names, where each of the files may be missing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipwarden_engine::client_ip::{ClientIpResolver, DEFAULT_HEADER};
@@ -79,23 +79,26 @@ fn judge<Case: DeserializeOwned>(
 }
 
 fn client_ip(case: ClientIpCase) -> Result<(), String> {
+    let Some(peer) = peer(&case.peer) else {
+        return Err(format!("{}: the peer {:?} is no address", case.id, case.peer));
+    };
     let resolver = ClientIpResolver::from_strings(DEFAULT_HEADER, &case.trusted, "");
     let found = resolver.ok().map(|resolver| {
-        let (name, lines) = (resolver.header(), &case.headers);
-        let lines: Vec<&[u8]> = lines
+        let (name, fields) = (resolver.header(), &case.headers);
+        let lines: Vec<&[u8]> = fields
             .iter()
             .filter(|(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_bytes())
             .collect();
-        resolver.resolve(peer(&case.peer), &lines).ip.to_string()
+        resolver.resolve(peer, &lines).ip.to_string()
     });
     compare(&case.id, &found, &case.expect, &case.why)
 }
 
-/// A peer as a socket would give it: an address, which has no zone.
-fn peer(text: &str) -> IpAddr {
-    let address = text.split('%').next().unwrap_or(text);
-    address.parse().expect("the peer of a row is an address")
+/// A peer as a socket would give it, whose address has no zone.
+fn peer(text: &str) -> Option<IpAddr> {
+    let address = text.split('%').next().unwrap_or(text).parse();
+    address.ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
 }
 
 fn path(case: PathCase) -> Result<(), String> {

@@ -1,9 +1,9 @@
 //! The elements of the header, from the right, and what an element may look like.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::MAX_BYTES;
-use crate::network::{canonical, parse_address};
+use crate::network::canonical;
 
 /// What lies past [`MAX_BYTES`], whole or in part, and is therefore not read.
 pub(super) struct BeyondBound;
@@ -71,7 +71,8 @@ pub(super) fn parse(element: &[u8]) -> Option<IpAddr> {
 }
 
 fn parse_v4(text: &[u8]) -> Option<IpAddr> {
-    parse_address(text).filter(IpAddr::is_ipv4)
+    let address: Ipv4Addr = std::str::from_utf8(text).ok()?.parse().ok()?;
+    Some(address.into())
 }
 
 fn parse_v6(text: &[u8]) -> Option<IpAddr> {

@@ -16,23 +16,27 @@ const FOLDED: u8 = 0x1a;
 /// Decodes `%XX` and `%uXXXX` once; broken escapes stay. Says whether there was any.
 pub(super) fn decode_escapes(text: &mut Text) -> bool {
     let Some(first) = text.iter().position(|byte| *byte == b'%') else { return false };
+    let bytes = text.as_mut_slice();
     let (mut read, mut write) = (first, first);
-    while read < text.len() {
-        let (width, character) = escape(&text[read..]);
+    while let Some(byte) = bytes.get(read).copied() {
+        if byte != b'%' {
+            bytes[write] = byte;
+            (read, write) = (read + 1, write + 1);
+            continue;
+        }
+        let (width, character) = escape(&bytes[read..]);
         let mut utf8 = [0; 4];
         let decoded = match character {
-            Character::Byte(b'/' | b'\\') if width > 1 => b"\\",
+            Character::Byte(b'/' | b'\\') => b"\\",
             Character::Byte(ref byte) => std::slice::from_ref(byte),
             // At most three bytes for an escape of six.
             Character::Wide(wide) => wide.encode_utf8(&mut utf8).as_bytes(),
         };
-        text[write..write + decoded.len()].copy_from_slice(decoded);
-        read += width;
-        write += decoded.len();
+        bytes[write..write + decoded.len()].copy_from_slice(decoded);
+        (read, write) = (read + width, write + decoded.len());
     }
-    let changed = write < read;
     text.truncate(write);
-    changed
+    write < read
 }
 
 enum Character {
@@ -40,27 +44,24 @@ enum Character {
     Wide(char),
 }
 
-/// What the text begins with, and how many bytes of it that takes.
+/// What the escape stands for that the text begins with, and how many bytes it takes. A broken one
+/// is a percent sign.
 fn escape(text: &[u8]) -> (usize, Character) {
     let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let number = |from: usize, to: usize| {
-        (from..to).try_fold(0, |number, at| digit(at).map(|digit| number * 16 + digit))
+    let number = |mut digits: std::ops::Range<usize>| {
+        digits.try_fold(0, |number, at| digit(at).map(|digit| number * 16 + digit))
     };
-    let wide = || match text.get(1) {
-        Some(b'u' | b'U') => number(2, 6),
-        _ => None,
-    };
-    let first = text[0];
-    if first != b'%' {
-        return (1, Character::Byte(first));
-    }
-    if let Some(Ok(byte)) = number(1, 3).map(u8::try_from) {
+    if let Some(Ok(byte)) = number(1..3).map(u8::try_from) {
         return (3, Character::Byte(byte));
     }
-    match wide().and_then(char::from_u32) {
-        Some(ascii) if ascii.is_ascii() => (6, Character::Byte(ascii as u8)),
-        Some(wide) => (6, Character::Wide(wide)),
-        None => (1, Character::Byte(first)),
+    let wide = match text.get(1) {
+        Some(b'u' | b'U') => number(2..6).and_then(char::from_u32),
+        _ => None,
+    };
+    match wide.map(|wide| (wide, u8::try_from(wide))) {
+        Some((_, Ok(ascii @ ..0x80))) => (6, Character::Byte(ascii)),
+        Some((wide, _)) => (6, Character::Wide(wide)),
+        None => (1, Character::Byte(b'%')),
     }
 }
 
@@ -68,21 +69,22 @@ fn escape(text: &[u8]) -> (usize, Character) {
 /// readers drop.
 pub(super) fn fold_look_alikes(text: &mut Text) {
     let Some(first) = text.iter().position(|byte| !byte.is_ascii()) else { return };
+    let bytes = text.as_mut_slice();
     let (mut read, mut write) = (first, first);
-    while read < text.len() {
-        let (width, folded) = match text[read] {
-            ascii @ ..0x80 => (1, Folded::Same(ascii)),
-            _ => look_alike(&text[read..]),
+    while let Some(byte) = bytes.get(read).copied() {
+        let (width, folded) = match byte {
+            ..0x80 => (1, Folded::Same(byte)),
+            _ => look_alike(&bytes[read..]),
         };
         // No sequence is shorter than what it is folded to.
         match folded {
-            Folded::Same(byte) => text[write] = byte,
-            Folded::To(b'/' | b'\\') => text[write] = b'\\',
-            Folded::Dropped => text[write] = FOLDED,
+            Folded::Same(byte) => bytes[write] = byte,
+            Folded::To(b'/' | b'\\') => bytes[write] = b'\\',
+            Folded::Dropped => bytes[write] = FOLDED,
             Folded::To(ascii) => {
-                text[write] = FOLDED;
+                bytes[write] = FOLDED;
                 write += 1;
-                text[write] = ascii;
+                bytes[write] = ascii;
             }
         }
         write += 1;

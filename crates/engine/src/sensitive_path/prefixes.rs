@@ -133,45 +133,43 @@ impl Prefix {
 #[inline]
 fn ordinary(target: &[u8]) -> Option<&[u8]> {
     let (b'/', rest) = target.split_first()? else { return None };
-    let mut before = Byte::Slash;
+    let mut before = SLASH;
     for (at, byte) in rest.iter().enumerate() {
-        let kind = KINDS[usize::from(*byte)];
-        match (kind, before) {
-            (Byte::Special, _) => return None,
-            (Byte::Slash, Byte::Slash | Byte::Dot) | (Byte::Dot, Byte::Slash) => return None,
-            (Byte::End, Byte::Dot) => return None,
-            (Byte::End, _) => return Some(&target[..=at]),
-            _ => before = kind,
+        let Kind { is, not_behind } = KINDS[usize::from(*byte)];
+        if not_behind & before != 0 {
+            return None;
         }
+        if is == END {
+            return Some(&target[..=at]);
+        }
+        before = is;
     }
-    (before != Byte::Dot).then_some(target)
+    (before != DOT).then_some(target)
 }
 
-/// What a byte means to [`ordinary`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Byte {
-    /// Part of a name, to everyone.
-    Name,
-    Slash,
-    /// Part of a name unless it begins or ends one.
-    Dot,
-    /// Where query or fragment begins.
-    End,
-    /// Readers disagree about it.
-    Special,
+/// What a byte means to [`ordinary`], and behind what else readers disagree about it.
+#[derive(Clone, Copy)]
+struct Kind {
+    is: u8,
+    not_behind: u8,
 }
 
-const KINDS: [Byte; 256] = {
-    let mut kinds = [Byte::Name; 256];
+const NAME: u8 = 1;
+const SLASH: u8 = 2;
+const DOT: u8 = 4;
+const END: u8 = 8;
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind { is: NAME, not_behind: 0 }; 256];
     let mut byte = 0;
     while byte < 256 {
-        kinds[byte] = match byte as u8 {
-            b'/' => Byte::Slash,
-            b'.' => Byte::Dot,
-            b'?' | b'#' => Byte::End,
-            b'%' | b'\\' | b';' | b'$' | 0..=b' ' | 0x7f.. => Byte::Special,
-            _ => Byte::Name,
-        };
+        match byte as u8 {
+            b'/' => kinds[byte] = Kind { is: SLASH, not_behind: SLASH | DOT },
+            b'.' => kinds[byte] = Kind { is: DOT, not_behind: SLASH },
+            b'?' | b'#' => kinds[byte] = Kind { is: END, not_behind: DOT },
+            b'%' | b'\\' | b';' | b'$' | 0..=b' ' | 0x7f.. => kinds[byte].not_behind = !0,
+            _ => {}
+        }
         byte += 1;
     }
     kinds

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::clock::Moment;
 
 #[rstest]
 #[case::upper_case("/LogIn")]
@@ -258,17 +259,31 @@ fn a_path_deeper_than_the_machine_counts_is_still_judged() {
     assert!(!paths.matches(format!("{}/admin", "/x".repeat(5_000))));
 }
 
-/// One path of 64 KiB for each way of being costly.
+/// The goal for 64 KiB is 10 ms; unoptimised it takes some ten times that, and ten times more fails.
 #[test]
-fn the_longest_paths_are_judged_in_linear_time() {
+fn the_longest_path_is_judged_in_a_moment_however_it_is_written() {
     let paths = SensitivePaths::default();
-    let repeated = |unit: &str| format!("/%25252561{}", unit.repeat(65_536 / unit.len()));
-    for unit in
-        ["/", "a/", "..;/", "%5c", "%252525", "%c0%ae/", "a%3f/", "\u{ff0f}", ";", "/admin/..;"]
-    {
-        let path = repeated(unit);
-        let work = std::panic::catch_unwind(|| paths.matches(&path));
-        assert!(work.is_ok(), "{unit}");
+    let units = [
+        "a",
+        "/",
+        "a/",
+        "..;/",
+        "%5c",
+        "%252525",
+        "%c0%ae/",
+        "a%3f/",
+        "\u{ff0f}",
+        ";",
+        "%20",
+        "/admin/..;",
+    ];
+    for unit in units {
+        let path = format!("/%25252561{}", unit.repeat(65_536 / unit.len()));
+        let before = Moment::now().steady;
+        let sensitive = paths.matches(&path);
+        let took_us = Moment::now().steady - before;
+        eprintln!("64 KiB of {unit:?}: {took_us} us, sensitive: {sensitive}");
+        assert!(took_us < 1_000_000, "64 KiB of {unit:?} took {took_us} us");
     }
 }
 

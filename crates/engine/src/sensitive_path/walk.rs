@@ -50,13 +50,13 @@ impl<'a> Walk<'a> {
         let mut lanes = self.start();
         let text = text.strip_prefix(b"/").unwrap_or(text);
         for segment in text.split(|byte| *byte == b'/') {
-            let ends = |byte: &u8| matches!(byte, b'?' | b'#' | b'\0' | b'\r' | b'\n');
-            if let Some(end) = segment.iter().position(ends) {
+            let oddities = Oddities::of(segment);
+            if let Some(end) = oddities.end_of_path(segment) {
                 let mut ended = lanes.clone();
-                self.pass(&mut ended, &segment[..end]);
+                self.pass(&mut ended, &segment[..end], oddities);
                 self.conclude(&ended);
             }
-            self.pass(&mut lanes, segment);
+            self.pass(&mut lanes, segment, oddities);
         }
         self.conclude(&lanes);
     }
@@ -78,14 +78,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Passes what stands between two slashes, where a backslash separates or does not.
-    fn pass(&self, lanes: &mut Lanes, segment: &[u8]) {
-        if !segment.contains(&b'\\') {
-            return self.step(lanes, &Segment::read(segment));
+    fn pass(&self, lanes: &mut Lanes, segment: &[u8], oddities: Oddities) {
+        if !oddities.has(Oddities::BACKSLASH) {
+            return self.step(lanes, &Segment::read(segment, oddities));
         }
         let mut unparted = lanes.clone();
-        self.step(&mut unparted, &Segment::read(segment));
+        self.step(&mut unparted, &Segment::read(segment, oddities));
         for part in segment.split(|byte| *byte == b'\\') {
-            self.step(lanes, &Segment::read(part));
+            self.step(lanes, &Segment::read(part, oddities));
         }
         for (depths, others) in lanes.iter_mut().zip(unparted) {
             *depths |= others;
@@ -104,28 +104,52 @@ impl<'a> Walk<'a> {
 
 /// Moves the lanes of one prefix past one segment.
 fn step_one(lanes: &mut [u64], words: &[Box<[u8]>], segment: &Segment<'_>) {
-    let mut next: Lanes = SmallVec::from_elem(0, lanes.len());
-    for (lane, depths) in lanes.iter().copied().enumerate().filter(|(_, depths)| *depths != 0) {
+    // Only a segment with two readings needs the lanes as they were after they have moved.
+    match (&segment.name, segment.may_pop) {
+        (Some(name), false) => push(lanes, words, name, segment.may_stay),
+        (None, true) => pop(lanes),
+        (None, false) => {}
+        (Some(name), true) => {
+            let mut popped = Lanes::from_slice(lanes);
+            pop(&mut popped);
+            push(lanes, words, name, segment.may_stay);
+            for (depths, others) in lanes.iter_mut().zip(popped) {
+                *depths |= others;
+            }
+        }
+    }
+}
+
+/// One level deeper. What leaves a lane goes to the next one, so the last lane moves first.
+fn push(lanes: &mut [u64], words: &[Box<[u8]>], name: &Name<'_>, may_stay: bool) {
+    for lane in (0..lanes.len()).rev() {
+        let depths = lanes[lane];
         // Nothing but the words of the prefix stands at this depth of this lane.
         let bottom = depths & 1 << lane;
-        if segment.may_stay {
-            next[lane] |= depths;
-        }
-        if segment.may_pop {
-            next[lane] |= (depths ^ bottom) >> 1 | depths & DEEPEST;
-            next[lane.saturating_sub(1)] |= if lane == 0 { bottom } else { bottom >> 1 };
-        }
-        let Some(name) = &segment.name else { continue };
         let mut pushed = depths;
         if bottom != 0 && words.get(lane).is_some_and(|word| name.is(word)) {
-            next[lane + 1] |= bottom << 1;
+            lanes[lane + 1] |= bottom << 1;
             if !name.is_ambiguous {
                 pushed ^= bottom;
             }
         }
-        next[lane] |= pushed << 1 | pushed & DEEPEST;
+        let stayed = if may_stay { depths } else { 0 };
+        lanes[lane] = stayed | pushed << 1 | pushed & DEEPEST;
     }
-    lanes.copy_from_slice(&next);
+}
+
+/// One level up. What leaves a lane goes to the one before, so the first lane moves first.
+fn pop(lanes: &mut [u64]) {
+    for lane in 0..lanes.len() {
+        let depths = lanes[lane];
+        let bottom = depths & 1 << lane;
+        lanes[lane] = (depths ^ bottom) >> 1 | depths & DEEPEST;
+        match lane {
+            // Above the root is the root.
+            0 => lanes[0] |= bottom,
+            _ => lanes[lane - 1] |= bottom >> 1,
+        }
+    }
 }
 
 /// The ways in which a segment may be read.
@@ -146,16 +170,17 @@ struct Name<'a> {
 }
 
 impl<'a> Segment<'a> {
-    fn read(text: &'a [u8]) -> Segment<'a> {
+    fn read(text: &'a [u8], oddities: Oddities) -> Segment<'a> {
         let named = |bare: &'a [u8], is_ambiguous| Name { as_it_is: text, bare, is_ambiguous };
         match text {
             b"." => return Segment { may_stay: true, may_pop: false, name: None },
             b".." => return Segment { may_stay: false, may_pop: true, name: None },
-            _ => {}
-        }
-        let is_odd = |byte: &u8| matches!(byte, b';' | b'$' | 0..=b' ' | 0x7f..);
-        if !text.is_empty() && !text.ends_with(b".") && !text.iter().any(is_odd) {
-            return Segment { may_stay: false, may_pop: false, name: Some(named(text, false)) };
+            [] => return Segment { may_stay: true, may_pop: false, name: Some(named(text, true)) },
+            [.., b'.'] => {}
+            _ if oddities.has(Oddities::NAME) => {}
+            _ => {
+                return Segment { may_stay: false, may_pop: false, name: Some(named(text, false)) };
+            }
         }
         let before_parameters = text.split(|byte| *byte == b';').next().unwrap_or(text);
         let trimmed = trim(before_parameters, is_blank, is_blank);
@@ -176,6 +201,47 @@ impl Name<'_> {
 /// The bytes of a name that a reader who drops control characters sees.
 fn seen(name: &[u8]) -> impl Iterator<Item = u8> {
     name.iter().copied().filter(|byte| !byte.is_ascii_control())
+}
+
+/// Which bytes that readers disagree about are in a segment.
+#[derive(Clone, Copy)]
+struct Oddities(u8);
+
+impl Oddities {
+    /// Something that a name may be read without.
+    const NAME: u8 = 1;
+    const BACKSLASH: u8 = 2;
+    /// Something that may end the path.
+    const END: u8 = 4;
+
+    const OF_BYTE: [u8; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = match byte as u8 {
+                b'\\' => Oddities::BACKSLASH,
+                b'?' | b'#' => Oddities::END,
+                b'\0' | b'\r' | b'\n' => Oddities::END | Oddities::NAME,
+                b';' | b'$' | 0..=b' ' | 0x7f.. => Oddities::NAME,
+                _ => 0,
+            };
+            byte += 1;
+        }
+        table
+    };
+
+    fn of(segment: &[u8]) -> Oddities {
+        Oddities(segment.iter().fold(0, |all, byte| all | Oddities::OF_BYTE[usize::from(*byte)]))
+    }
+
+    fn has(self, oddity: u8) -> bool {
+        self.0 & oddity != 0
+    }
+
+    fn end_of_path(self, segment: &[u8]) -> Option<usize> {
+        let ends = |byte: &u8| Oddities::OF_BYTE[usize::from(*byte)] & Oddities::END != 0;
+        if self.has(Oddities::END) { segment.iter().position(ends) } else { None }
+    }
 }
 
 /// White space in ASCII and Latin-1, and control characters.
