@@ -6,5 +6,7 @@ pub mod config;
 pub mod db;
 pub mod duration;
 pub mod geo;
+pub mod keys;
+pub mod lists;
 pub mod logging;
 pub mod redis;

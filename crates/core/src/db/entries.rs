@@ -181,6 +181,40 @@ macro_rules! entries_table {
                 .map(|rows| rows.into_iter().map(|row| row.network.0).collect())
         }
 
+        /// The rows of exactly this network, ended or not.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn of(conn: &mut Conn, network: Network) -> Result<Vec<Entry>, DbError> {
+            let rows = dsl::$table.filter(dsl::network.eq(NetValue(network))).order(dsl::id);
+            on!(conn, |c| rows.load::<Row>(c).await).map(entries)
+        }
+
+        /// Deletes the rows of exactly this network that ended by `now`; returns how many.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn prune_of(
+            conn: &mut Conn,
+            network: Network,
+            now: DateTime<Utc>,
+        ) -> Result<usize, DbError> {
+            let ended = dsl::$table
+                .filter(dsl::network.eq(NetValue(network)))
+                .filter(dsl::expires_at.le(TsValue(now)));
+            on!(conn, |c| diesel::delete(ended).execute(c).await)
+        }
+
+        /// Whether there is a row that ended by `now`.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn has_ended(conn: &mut Conn, now: DateTime<Utc>) -> Result<bool, DbError> {
+            let ended = dsl::$table.filter(dsl::expires_at.le(TsValue(now))).select(dsl::id);
+            let first: Option<i64> = on!(conn, |c| ended.first(c).await.optional())?;
+            Ok(first.is_some())
+        }
+
         /// Every row that has not ended by `now`, as the guard sees it.
         ///
         /// # Errors

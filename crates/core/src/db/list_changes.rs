@@ -101,6 +101,15 @@ pub async fn next_versions(conn: &mut Conn, count: i64) -> Result<i64, DbError> 
     Ok(version(conn).await? - count + 1)
 }
 
+/// Takes the lock that orders list changes, until the transaction ends, without a version. Who takes
+/// it before he looks knows that no other change of a list comes in between.
+///
+/// # Errors
+/// As any statement.
+pub async fn lock(conn: &mut Conn) -> Result<(), DbError> {
+    next_versions(conn, 0).await.map(drop)
+}
+
 /// The last version that was taken.
 ///
 /// # Errors
