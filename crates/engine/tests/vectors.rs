@@ -71,11 +71,18 @@ fn judge<Case: DeserializeOwned>(
     let rows = text.lines().enumerate().filter(|(_, row)| !row.trim().is_empty());
     let judged = rows.map(|(line, row)| match serde_json::from_str(row) {
         Ok(case) => judge_one(case),
-        Err(error) => Err(format!("{}:{}: {error}", file.display(), line + 1)),
+        Err(error) => Err(format!("{} in {}:{}: {error}", id(row), file.display(), line + 1)),
     });
     let judged: Vec<_> = judged.collect();
     assert!(!judged.is_empty(), "{} holds no rows", file.display());
     judged.into_iter().filter_map(Result::err).collect()
+}
+
+/// The id of a row whose other fields cannot be read.
+fn id(row: &str) -> String {
+    let row: Option<serde_json::Value> = serde_json::from_str(row).ok();
+    row.and_then(|row| row["id"].as_str().map(str::to_owned))
+        .unwrap_or("a row without id".to_owned())
 }
 
 fn client_ip(case: ClientIpCase) -> Result<(), String> {
