@@ -1,19 +1,16 @@
 //! The pool of Redis connections for everything that is not on the path of a request: the cache of
 //! places, change hints, heartbeats.
 //!
-//! One type over a single server, Sentinel and Cluster, so that no caller knows which it is. What it
-//! deliberately does not do: count requests (the engine's limiter has connections of its own),
-//! subscribe (that takes a connection per subscription), or wait for long: whoever asks for
-//! a connection has one within [`PATIENCE`] or gets an error.
+//! What it deliberately does not do: count requests (the engine's limiter has connections of its
+//! own), subscribe ([`RedisUrl::subscriber`] opens a connection for that), or wait for long: whoever
+//! asks for a connection has one within [`PATIENCE`] or gets an error.
 
 use std::time::Duration;
 
-use deadpool_redis::redis::aio::ConnectionLike;
-use deadpool_redis::redis::{
-    Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Value,
-};
-use deadpool_redis::{PoolConfig, Runtime, Timeouts, cluster, sentinel};
+use deadpool::managed::{self, Metrics, Object, PoolConfig, PoolError, RecycleResult, Timeouts};
+use deadpool_redis::redis::{self, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult};
 use futures_util::{StreamExt, stream};
+use ipwarden_engine::redis::{RedisConnection, RedisUrl};
 
 /// The most connections one process holds for these purposes.
 pub const MAX_CONNECTIONS: usize = 4;
@@ -27,151 +24,114 @@ const CLUSTER_IN_FLIGHT: usize = 128;
 /// Why Redis did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisPoolError {
-    /// No pool can be made for this URL.
-    #[error("Redis cannot be used: {0}")]
-    Url(String),
     /// There was no connection to be had.
     #[error("no connection to Redis: {0}")]
-    NoConnection(String),
+    NoConnection(#[from] PoolError<RedisError>),
     /// The connection was lost, or Redis refused the command.
     #[error("Redis: {0}")]
     Command(#[from] RedisError),
 }
 
 /// A pool of connections. Clones share it.
-#[derive(Clone)]
-pub enum RedisPool {
-    /// One server.
-    Single(deadpool_redis::Pool),
-    /// The master that Sentinel names.
-    Sentinel(sentinel::Pool),
-    /// A cluster.
-    Cluster(cluster::Pool),
+#[derive(Clone, Debug)]
+pub struct RedisPool {
+    connections: managed::Pool<Connector>,
+    is_cluster: bool,
 }
+
+/// A connection, back in the pool when it is dropped. It is used through `&mut *connection`.
+pub type PooledConnection = Object<Connector>;
 
 impl RedisPool {
-    /// A pool for the one server at `url` (`redis://`, `rediss://`). It connects when first used.
-    pub fn single(url: &str) -> Result<RedisPool, RedisPoolError> {
-        let mut config = deadpool_redis::Config::from_url(url);
-        config.pool = Some(pool_config());
-        config.create_pool(Some(Runtime::Tokio1)).map(RedisPool::Single).map_err(refused)
+    /// A pool of connections to `url`. It connects when it is first used, so nothing fails yet.
+    pub fn new(url: RedisUrl) -> RedisPool {
+        let config = PoolConfig {
+            timeouts: Timeouts {
+                wait: Some(PATIENCE),
+                create: Some(PATIENCE),
+                recycle: Some(PATIENCE),
+            },
+            ..PoolConfig::new(MAX_CONNECTIONS)
+        };
+        let is_cluster = url.is_cluster();
+        let connections = managed::Pool::builder(Connector { url })
+            .config(config)
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .expect("a pool with a runtime for its timeouts can be built");
+        RedisPool { connections, is_cluster }
     }
 
-    /// A connection, for as long as it is held.
-    pub async fn connection(&self) -> Result<RedisConnection, RedisPoolError> {
-        match self {
-            RedisPool::Single(pool) => pool.get().await.map(RedisConnection::Single).map_err(away),
-            RedisPool::Sentinel(pool) => {
-                pool.get().await.map(RedisConnection::Sentinel).map_err(away)
-            }
-            RedisPool::Cluster(pool) => {
-                pool.get().await.map(RedisConnection::Cluster).map_err(away)
-            }
-        }
+    /// A connection that answered a moment ago.
+    ///
+    /// # Errors
+    /// If there is none within [`PATIENCE`].
+    pub async fn connection(&self) -> Result<PooledConnection, RedisPoolError> {
+        Ok(self.connections.get().await?)
     }
-}
 
-/// A connection from the pool, to be used like any other of the `redis` crate.
-pub enum RedisConnection {
-    /// To one server.
-    Single(deadpool_redis::Connection),
-    /// To the master that Sentinel named.
-    Sentinel(sentinel::Connection),
-    /// To a cluster.
-    Cluster(cluster::Connection),
-}
-
-impl RedisConnection {
     /// Sends commands that do not depend on each other, and returns their answers in order: in one
     /// round trip, or to a cluster side by side. A command that Redis refuses spoils only its own
-    /// answer; a lost connection is an error for all.
+    /// answer.
+    ///
+    /// # Errors
+    /// If there is no connection, or it is lost meanwhile.
     pub async fn each<T: FromRedisValue>(
-        &mut self,
+        &self,
         commands: Vec<Cmd>,
     ) -> Result<Vec<RedisResult<T>>, RedisPoolError> {
-        if let RedisConnection::Cluster(connection) = self {
-            let sent = commands.into_iter().map(|command| {
-                let mut connection = (**connection).clone();
-                async move { command.query_async::<T>(&mut connection).await }
-            });
-            let answers: Vec<_> = stream::iter(sent).buffered(CLUSTER_IN_FLIGHT).collect().await;
-            return lost_connection(answers);
+        let mut connection = self.connection().await?;
+        if self.is_cluster {
+            return side_by_side(&connection, commands).await;
         }
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands {
             pipeline.add_command(command);
         }
-        Ok(pipeline.ignore_errors().query_async(self).await?)
+        Ok(pipeline.ignore_errors().query_async(&mut *connection).await?)
     }
 }
 
-/// The answers, unless one of them is that there is nobody to answer.
-fn lost_connection<T>(answers: Vec<RedisResult<T>>) -> Result<Vec<RedisResult<T>>, RedisPoolError> {
-    match answers.iter().position(|answer| {
-        answer.as_ref().is_err_and(|error| error.is_io_error() || error.is_unrecoverable_error())
-    }) {
-        None => Ok(answers),
-        Some(lost) => Err(answers
-            .into_iter()
-            .nth(lost)
-            .and_then(Result::err)
-            .expect("the answer at this position is an error")
-            .into()),
-    }
-}
-
-impl ConnectionLike for RedisConnection {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            RedisConnection::Single(connection) => connection.req_packed_command(command),
-            RedisConnection::Sentinel(connection) => connection.req_packed_command(command),
-            RedisConnection::Cluster(connection) => connection.req_packed_command(command),
+/// Sends each command to the node that holds its key.
+async fn side_by_side<T: FromRedisValue>(
+    connection: &RedisConnection,
+    commands: Vec<Cmd>,
+) -> Result<Vec<RedisResult<T>>, RedisPoolError> {
+    let sent = commands.into_iter().map(|command| {
+        let mut connection = connection.clone();
+        async move { command.query_async::<T>(&mut connection).await }
+    });
+    let mut answers = Vec::new();
+    let mut arriving = stream::iter(sent).buffered(CLUSTER_IN_FLIGHT);
+    while let Some(answer) = arriving.next().await {
+        match answer {
+            Err(error) if error.is_io_error() => return Err(error.into()),
+            answer => answers.push(answer),
         }
     }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        commands: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            RedisConnection::Single(connection) => {
-                connection.req_packed_commands(commands, offset, count)
-            }
-            RedisConnection::Sentinel(connection) => {
-                connection.req_packed_commands(commands, offset, count)
-            }
-            RedisConnection::Cluster(connection) => {
-                connection.req_packed_commands(commands, offset, count)
-            }
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            RedisConnection::Single(connection) => connection.get_db(),
-            RedisConnection::Sentinel(connection) => connection.get_db(),
-            RedisConnection::Cluster(connection) => connection.get_db(),
-        }
-    }
+    Ok(answers)
 }
 
-fn pool_config() -> PoolConfig {
-    PoolConfig {
-        timeouts: Timeouts {
-            wait: Some(PATIENCE),
-            create: Some(PATIENCE),
-            recycle: Some(PATIENCE),
-        },
-        ..PoolConfig::new(MAX_CONNECTIONS)
+/// Makes the pool's connections, and asks them for a sign of life before they are used again.
+#[derive(Debug)]
+pub struct Connector {
+    url: RedisUrl,
+}
+
+impl managed::Manager for Connector {
+    type Type = RedisConnection;
+    type Error = RedisError;
+
+    async fn create(&self) -> Result<RedisConnection, RedisError> {
+        // Boxed: inlined into its callers' futures it is deeper than the compiler follows.
+        Box::pin(self.url.connect(PATIENCE)).await
     }
-}
 
-fn refused(error: impl std::fmt::Display) -> RedisPoolError {
-    RedisPoolError::Url(error.to_string())
-}
-
-fn away(error: impl std::fmt::Display) -> RedisPoolError {
-    RedisPoolError::NoConnection(error.to_string())
+    async fn recycle(
+        &self,
+        connection: &mut RedisConnection,
+        _: &Metrics,
+    ) -> RecycleResult<RedisError> {
+        Ok(redis::cmd("PING").query_async(connection).await?)
+    }
 }

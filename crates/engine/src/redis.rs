@@ -49,6 +49,11 @@ enum Link {
 }
 
 impl RedisUrl {
+    /// Whether keys live on different nodes, so that commands on several cannot share a pipeline.
+    pub fn is_cluster(&self) -> bool {
+        self.topology == Topology::Cluster
+    }
+
     /// Connects to the server, to the present master, or to the nodes of the cluster.
     ///
     /// # Errors

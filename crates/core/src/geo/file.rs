@@ -85,6 +85,7 @@ pub(super) struct GeoFile {
     length: u64,
     crc: u32,
     kind: Kind,
+    knows_asn: bool,
     schema: Schema,
     /// Places by the offset of their record: many networks share one.
     memo: Cache<usize, Place>,
@@ -106,6 +107,7 @@ impl GeoFile {
             length,
             crc: copied.crc,
             kind,
+            knows_asn: probe.asn,
             schema: probe.schema,
             reader,
             memo: Cache::new(MEMO_RECORDS),
@@ -139,6 +141,11 @@ impl GeoFile {
     /// What the file is about.
     pub(super) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether any record of the sample holds an autonomous system.
+    pub(super) fn knows_asn(&self) -> bool {
+        self.knows_asn
     }
 
     /// Seconds since the Unix epoch at which the maker built it.

@@ -31,6 +31,8 @@ impl FromStr for BuildId {
 #[derive(Default)]
 pub(super) struct FileSet {
     files: Vec<Arc<GeoFile>>,
+    /// Without any such file the first that knows the country ends the search.
+    knows_asn: bool,
     build: BuildId,
 }
 
@@ -43,7 +45,8 @@ impl FileSet {
         let hash = contents.flatten().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        FileSet { files, build: BuildId(hash) }
+        let knows_asn = files.iter().any(|file| file.knows_asn());
+        FileSet { files, knows_asn, build: BuildId(hash) }
     }
 
     /// Everything known about a canonical address. Country and city come from one file, the first
@@ -57,7 +60,7 @@ impl FileSet {
                 answer.city = place.city;
             }
             answer.asn = answer.asn.or(place.asn);
-            if answer.country.is_some() && answer.asn.is_some() {
+            if answer.country.is_some() && (answer.asn.is_some() || !self.knows_asn) {
                 break;
             }
         }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::place::{CountryCode, Place, clean_city};
 use super::set::BuildId;
 use super::{CACHED_SECONDS, Cached};
-use crate::redis::{RedisPool, RedisPoolError};
+use crate::redis::RedisPool;
 
 /// The longest that a batch waits for Redis, each way.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -85,22 +85,19 @@ impl SharedCache {
         if commands.is_empty() || (resumes.saturating_sub(PAUSE_SECONDS)..resumes).contains(&now) {
             return None;
         }
-        let sent = tokio::time::timeout(PATIENCE, async {
-            self.pool.connection().await?.each(commands).await
-        });
-        let error = match sent.await {
+        let error = match tokio::time::timeout(PATIENCE, self.pool.each(commands)).await {
             Ok(Ok(answers)) => {
                 if self.resumes.swap(i64::MIN, Ordering::Relaxed) != i64::MIN {
                     tracing::info!("places are shared through Redis again");
                 }
                 return Some(answers);
             }
-            Ok(Err(error)) => error,
-            Err(_) => RedisPoolError::NoConnection("no answer in time".to_owned()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
         };
         self.failures.fetch_add(1, Ordering::Relaxed);
         if self.resumes.swap(now + PAUSE_SECONDS, Ordering::Relaxed) == i64::MIN {
-            tracing::warn!(%error, "places are not shared through Redis for now");
+            tracing::warn!(error, "places are not shared through Redis for now");
         }
         None
     }

@@ -6,7 +6,7 @@ use ipwarden_testbed::{RedisServer, redis, redis_private};
 use super::*;
 
 fn pool(server: &RedisServer) -> RedisPool {
-    RedisPool::single(server.url()).expect("a pool")
+    RedisPool::new(server.url().parse().expect("a URL"))
 }
 
 /// Addresses that no other test asks a shared Redis for.
