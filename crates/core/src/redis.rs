@@ -8,7 +8,10 @@
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, PoolConfig, PoolError, RecycleResult, Timeouts};
-use deadpool_redis::redis::{self, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult};
+use deadpool_redis::redis::aio::ConnectionLike;
+use deadpool_redis::redis::{
+    self, Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+};
 use futures_util::{StreamExt, stream};
 use ipwarden_engine::redis::{RedisConnection, RedisUrl};
 
@@ -39,8 +42,10 @@ pub struct RedisPool {
     is_cluster: bool,
 }
 
-/// A connection, back in the pool when it is dropped. It is used through `&mut *connection`.
-pub type PooledConnection = Object<Connector>;
+/// A connection, to be used like any other of the `redis` crate; back in the pool when it is
+/// dropped.
+#[derive(Debug)]
+pub struct PooledConnection(Object<Connector>);
 
 impl RedisPool {
     /// A pool of connections to `url`. It connects when it is first used, so nothing fails yet.
@@ -67,7 +72,7 @@ impl RedisPool {
     /// # Errors
     /// If there is none within [`PATIENCE`].
     pub async fn connection(&self) -> Result<PooledConnection, RedisPoolError> {
-        Ok(self.connections.get().await?)
+        Ok(PooledConnection(self.connections.get().await?))
     }
 
     /// Sends commands that do not depend on each other, and returns their answers in order: in one
@@ -82,13 +87,13 @@ impl RedisPool {
     ) -> Result<Vec<RedisResult<T>>, RedisPoolError> {
         let mut connection = self.connection().await?;
         if self.is_cluster {
-            return side_by_side(&connection, commands).await;
+            return side_by_side(&connection.0, commands).await;
         }
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands {
             pipeline.add_command(command);
         }
-        Ok(pipeline.ignore_errors().query_async(&mut *connection).await?)
+        Ok(pipeline.ignore_errors().query_async(&mut connection).await?)
     }
 }
 
@@ -112,9 +117,28 @@ async fn side_by_side<T: FromRedisValue>(
     Ok(answers)
 }
 
+impl ConnectionLike for PooledConnection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        self.0.req_packed_command(command)
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.0.req_packed_commands(commands, offset, count)
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.get_db()
+    }
+}
+
 /// Makes the pool's connections, and asks them for a sign of life before they are used again.
 #[derive(Debug)]
-pub struct Connector {
+struct Connector {
     url: RedisUrl,
 }
 
