@@ -45,16 +45,21 @@ macro_rules! insert_batch {
 mod connection;
 pub mod entries;
 mod error;
+pub mod leases;
 pub mod list_changes;
 mod migrations;
 pub mod nodes;
 pub mod partitions;
 mod postgres;
 pub mod request_logs;
+pub mod scan_runs;
 mod schema;
 pub mod spool_positions;
 mod sqlite;
+pub mod suspicious_ips;
 mod tls;
+pub mod touched_hours;
+pub mod traffic;
 mod types;
 
 pub use connection::{Conn, Db};

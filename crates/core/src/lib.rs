@@ -4,9 +4,12 @@
 pub mod changes;
 pub mod config;
 pub mod db;
+pub mod decide;
+pub mod detect;
 pub mod duration;
 pub mod geo;
 pub mod keys;
 pub mod lists;
 pub mod logging;
 pub mod redis;
+pub mod scan;

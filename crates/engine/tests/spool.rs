@@ -71,7 +71,7 @@ fn start_child(mut command: Command, task: &str, dir: &Path) -> Child {
 
 /// Says so even if the output of passing tests is kept back.
 fn report(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 fn this_binary() -> Command {

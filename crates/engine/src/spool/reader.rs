@@ -30,7 +30,8 @@ pub enum ReadEnd {
     More,
     /// There is nothing more yet; a writer may still append.
     Open,
-    /// This was the last record that this segment will ever have.
+    /// The segment will never have another record behind this position. That is also the answer
+    /// behind its end, where a former copy of it, which got more records, may have been read to.
     Sealed,
     /// What follows cannot be read.
     Damaged {
@@ -92,7 +93,8 @@ impl Inner {
             Stop::Max => ReadEnd::More,
             Stop::Sealed => ReadEnd::Sealed,
             // A frame that is being written looks like this, too.
-            Stop::Blank | Stop::Torn(_) if open => ReadEnd::Open,
+            Stop::Blank | Stop::Torn(_) | Stop::Beyond if open => ReadEnd::Open,
+            Stop::Beyond => ReadEnd::Sealed,
             Stop::Blank => damaged(Damage::Unsealed, None),
             Stop::Torn(resume) => damaged(Damage::Checksum, resume),
             Stop::Undecodable(error, resume) => damaged(Damage::Record(error), Some(resume)),
@@ -126,6 +128,7 @@ enum Stop {
     Max,
     Sealed,
     Blank,
+    Beyond,
     Torn(Option<u64>),
     Undecodable(RecordError, u64),
 }
@@ -142,6 +145,9 @@ impl Reading<'_> {
             return Ok((from, Stop::Blank));
         }
         let size = self.file.metadata()?.len();
+        if from > size {
+            return Ok((from, Stop::Beyond));
+        }
         let (mut at, mut start, mut whole) = (from, from, false);
         let step = CHUNK.min(max.saturating_mul(MAX_FRAME)).max(MAX_FRAME);
         fill(self.file, start, step, self.chunk)?;

@@ -101,6 +101,7 @@ fn a_reading_goes_on_where_the_last_one_stopped_even_in_another_process() {
     let last = spool.read(id, second.next, 2, &mut records).unwrap();
     assert_eq!(last.end, ReadEnd::Sealed);
     assert_eq!(spool.read(id, last.next, 2, &mut records).unwrap(), last);
+    assert_eq!(spool.read(id, last.next + 100, 2, &mut records).unwrap().end, ReadEnd::Sealed);
     assert_eq!(records.iter().map(|record| record.at).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     assert_eq!(records[0], Record::from(&numbered(b"/path", 0)));
 }

@@ -1,0 +1,107 @@
+//! `leases`: who may do what only one may do at a time.
+//!
+//! A lease ends by the store's clock. Its fencing number counts up with every holder, and
+//! [`renew`] in the very transaction that writes the work makes a holder who was too slow fail
+//! there instead of writing over his successor's work.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::schema::leases;
+use super::types::TsValue;
+use super::{Conn, DbError};
+
+/// A lease that was had when it was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// What it is for.
+    pub name: &'static str,
+    /// Who took it.
+    pub holder: String,
+    /// Counts up with every holder.
+    pub fencing: i64,
+    /// How long it lasts from each renewal on.
+    pub ttl: TimeDelta,
+}
+
+/// Takes a lease that nobody holds at `now` (the store's clock); `None` if somebody does. Belongs
+/// in a transaction.
+///
+/// # Errors
+/// As any statement.
+pub async fn acquire(
+    conn: &mut Conn,
+    name: &'static str,
+    holder: &str,
+    ttl: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<Option<Lease>, DbError> {
+    let new = (
+        leases::name.eq(name),
+        leases::holder.eq(holder.to_owned()),
+        leases::fencing.eq(0_i64),
+        leases::expires_at.eq(TsValue(now)),
+    );
+    on!(conn, |c| diesel::insert_into(leases::table)
+        .values(new)
+        .on_conflict_do_nothing()
+        .execute(c)
+        .await)?;
+    let free = leases::table.find(name).filter(leases::expires_at.le(TsValue(now)));
+    let fencing: Option<i64> = on!(conn, |c| diesel::update(free)
+        .set((
+            leases::holder.eq(holder.to_owned()),
+            leases::fencing.eq(leases::fencing + 1_i64),
+            leases::expires_at.eq(TsValue(now + ttl)),
+        ))
+        .returning(leases::fencing)
+        .get_result(c)
+        .await
+        .optional())?;
+    Ok(fencing.map(|fencing| Lease { name, holder: holder.to_owned(), fencing, ttl }))
+}
+
+/// Says that the holder is still at it, and locks the lease until the transaction ends.
+///
+/// # Errors
+/// [`DbError::Conflict`] when somebody else has taken it since.
+pub async fn renew(conn: &mut Conn, lease: &Lease, now: DateTime<Utc>) -> Result<(), DbError> {
+    let mine = leases::table.find(lease.name).filter(leases::fencing.eq(lease.fencing));
+    let renewed = on!(conn, |c| diesel::update(mine)
+        .set(leases::expires_at.eq(TsValue(now + lease.ttl)))
+        .execute(c)
+        .await)?;
+    match renewed {
+        1 => Ok(()),
+        _ => Err(DbError::Conflict(format!("somebody else has taken the lease `{}`", lease.name))),
+    }
+}
+
+/// Gives a lease back before its end; one that was lost stays with whoever has it.
+///
+/// # Errors
+/// As any statement.
+pub async fn release(conn: &mut Conn, lease: &Lease, now: DateTime<Utc>) -> Result<(), DbError> {
+    let mine = leases::table.find(lease.name).filter(leases::fencing.eq(lease.fencing));
+    let ended = leases::expires_at.eq(TsValue(now));
+    on!(conn, |c| diesel::update(mine).set(ended).execute(c).await)?;
+    Ok(())
+}
+
+/// Who holds a lease at `now`, and until when.
+///
+/// # Errors
+/// As any statement.
+pub async fn holder(
+    conn: &mut Conn,
+    name: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<(String, DateTime<Utc>)>, DbError> {
+    let held = leases::table
+        .find(name.to_owned())
+        .filter(leases::expires_at.gt(TsValue(now)))
+        .select((leases::holder, leases::expires_at));
+    let row: Option<(String, TsValue)> = on!(conn, |c| held.first(c).await.optional())?;
+    Ok(row.map(|(holder, until)| (holder, until.0)))
+}

@@ -1,0 +1,257 @@
+//! The scan: window after window, traffic -> detect -> decide -> flag.
+//!
+//! Promises: each window that ended is judged once by one scheduler among many, missed ones in
+//! order, oldest first; hours whose records changed afterwards are judged again, whole, together
+//! with the hours their span reaches into. What is found is set and never added up, so judging
+//! twice changes nothing. A window is written in one transaction, which first checks the lease's
+//! fencing number: a scheduler that was too slow, or was killed, leaves nothing behind.
+//!
+//! Does not read the clock, and does not judge: [`detect`](crate::detect) and
+//! [`decide`](crate::decide) do.
+
+mod due;
+mod flag;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ipwarden_engine::network::Network;
+use ipwarden_engine::target::Rails;
+
+use self::due::Agenda;
+pub use self::due::{Due, Reason};
+use self::flag::{Flagged, flag};
+use crate::db::leases::{self, Lease};
+use crate::db::scan_runs::{self, ScanRun};
+use crate::db::touched_hours::{self, TouchedHour};
+use crate::db::{Conn, Db, DbError, allowed_ips, traffic};
+use crate::decide::decide;
+use crate::detect::{Rules, Window, detect};
+
+/// The name of the lease that a scan needs.
+pub const LEASE: &str = "scan";
+
+/// How long a scheduler that fell silent keeps the others waiting.
+const LEASE_TTL: TimeDelta = TimeDelta::minutes(5);
+
+/// Shorter than the lease, which nobody renews in the meantime.
+const TRAFFIC_LIMIT: Duration = Duration::from_secs(4 * 60);
+
+/// What a scan judges by.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// The numbers of the rules.
+    pub rules: Rules,
+    /// The trusted proxies, which are never found.
+    pub trusted: Vec<Network>,
+    /// The machine's own addresses, which are never blocked without a person.
+    pub own: Vec<IpAddr>,
+    /// Whether findings are blocked without a person (`scan.auto_block`).
+    pub auto_block: bool,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The windows that were judged, oldest first; none if nothing was due.
+    Done(Vec<Judged>),
+    /// Somebody else is at it.
+    Busy,
+}
+
+/// What came of one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Which.
+    pub window: Window,
+    /// What was found, reviewed or not.
+    pub findings: usize,
+    /// How many of them are up for review for the first time.
+    pub opened: usize,
+    /// How many were blocked without a person.
+    pub blocked: usize,
+}
+
+/// Judges what is due at `clock`: the windows that ended since the last one that was judged, and the
+/// hours that were touched since. The first run of a store has no window before the last.
+///
+/// # Errors
+/// As any statement; windows judged before the error stay judged.
+pub async fn run_due(
+    db: &Db,
+    terms: &Arc<Terms>,
+    scheduler: &str,
+    clock: impl Fn() -> DateTime<Utc>,
+) -> Result<Outcome, DbError> {
+    let (now, span) = (clock(), terms.rules.span);
+    with_lease(db, terms, scheduler, clock, move |conn| {
+        async move {
+            let last = scan_runs::last_scheduled(conn).await?.map(Window::of);
+            Ok(Agenda::scheduled(last, now).touched(touched(conn, now).await?, span, now))
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Judges again the ended hours that were touched since they were last judged: what an import does
+/// when it is through.
+///
+/// # Errors
+/// As [`run_due`].
+pub async fn run_touched(
+    db: &Db,
+    terms: &Arc<Terms>,
+    by: &str,
+    clock: impl Fn() -> DateTime<Utc>,
+) -> Result<Outcome, DbError> {
+    let (now, span) = (clock(), terms.rules.span);
+    with_lease(db, terms, by, clock, move |conn| {
+        async move { Ok(Agenda::default().touched(touched(conn, now).await?, span, now)) }.boxed()
+    })
+    .await
+}
+
+/// Judges every hour that `[from, to)` touches, as an operator asked. An hour that is still
+/// running is judged as far as it went, and stays due.
+///
+/// # Errors
+/// As [`run_due`].
+pub async fn run_between(
+    db: &Db,
+    terms: &Arc<Terms>,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    clock: impl Fn() -> DateTime<Utc>,
+) -> Result<Outcome, DbError> {
+    with_lease(db, terms, scan_runs::OPERATOR, clock, move |_| {
+        async move { Ok(Agenda::asked(from, to)) }.boxed()
+    })
+    .await
+}
+
+/// Does what `plan` says, if nobody else is at it.
+async fn with_lease<P>(
+    db: &Db,
+    terms: &Arc<Terms>,
+    holder: &str,
+    clock: impl Fn() -> DateTime<Utc>,
+    plan: P,
+) -> Result<Outcome, DbError>
+where
+    P: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<Agenda, DbError>> + Send + 'static,
+{
+    let (now, holder) = (clock(), holder.to_owned());
+    let lease = db.transaction(move |conn| {
+        async move {
+            let store_now = conn.clock(now).await?;
+            leases::acquire(conn, LEASE, &holder, LEASE_TTL, store_now).await
+        }
+        .boxed()
+    });
+    let Some(lease) = lease.await? else { return Ok(Outcome::Busy) };
+    let judged = judge_all(db, terms, &lease, &clock, plan).await;
+    let now = clock();
+    let released = db.run(move |conn| {
+        async move {
+            let store_now = conn.clock(now).await?;
+            leases::release(conn, &lease, store_now).await
+        }
+        .boxed()
+    });
+    if let Err(error) = released.await {
+        // It ends by itself.
+        tracing::debug!(%error, "the lease of the scan was not given back");
+    }
+    judged.map(Outcome::Done)
+}
+
+async fn judge_all<P>(
+    db: &Db,
+    terms: &Arc<Terms>,
+    lease: &Lease,
+    clock: &impl Fn() -> DateTime<Utc>,
+    plan: P,
+) -> Result<Vec<Judged>, DbError>
+where
+    P: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<Agenda, DbError>> + Send + 'static,
+{
+    let mut all = Vec::new();
+    for due in db.run(plan).await? {
+        let judged = scan(db, terms, due, lease, clock()).await?;
+        if judged.findings > 0 {
+            let Judged { window, findings, opened, blocked } = judged;
+            tracing::info!(%window, findings, opened, blocked, "suspicious addresses were found");
+        }
+        all.push(judged);
+    }
+    Ok(all)
+}
+
+/// Judges one window and writes what came of it, under a lease.
+///
+/// # Errors
+/// [`DbError::Conflict`] when the lease was lost, and as any statement; then nothing was written.
+pub async fn scan(
+    db: &Db,
+    terms: &Arc<Terms>,
+    due: Due,
+    lease: &Lease,
+    now: DateTime<Utc>,
+) -> Result<Judged, DbError> {
+    let window = due.window;
+    let judged_by = terms.clone();
+    let (traffic, allowed) = db
+        .with_timeout(TRAFFIC_LIMIT)
+        .run(move |conn| {
+            async move {
+                let terms = judged_by;
+                let traffic =
+                    traffic::of_window(conn, window, &terms.rules, &terms.trusted).await?;
+                let store_now = conn.clock(now).await?;
+                Ok((traffic, allowed_ips::listed(conn, store_now).await?))
+            }
+            .boxed()
+        })
+        .await?;
+    let allowed: Vec<Network> = allowed.into_iter().map(|listed| listed.network).collect();
+    let rails =
+        Rails { trusted: &terms.trusted, allowed: &allowed, own: &terms.own, operator: None };
+    let findings = detect(traffic, &terms.rules, &terms.trusted);
+    let decided = decide(findings, terms.auto_block, &rails, now);
+
+    let lease = lease.clone();
+    db.transaction(move |conn| {
+        async move {
+            let store_now = conn.clock(now).await?;
+            leases::renew(conn, &lease, store_now).await?;
+            let findings = decided.len();
+            let Flagged { opened, blocked } = flag(conn, decided, now).await?;
+            let run = ScanRun {
+                window_start: window.start(),
+                window_end: window.end(),
+                scheduler: lease.holder.clone(),
+                started_at: now,
+                finished_at: store_now,
+                findings: i64::try_from(findings).unwrap_or(i64::MAX),
+            };
+            match due.reason {
+                Reason::Schedule | Reason::Operator => scan_runs::put(conn, run).await?,
+                Reason::Touched => scan_runs::update(conn, run).await?,
+            }
+            for row in &due.settles {
+                touched_hours::forget(conn, row).await?;
+            }
+            Ok(Judged { window, findings, opened, blocked })
+        }
+        .boxed()
+    })
+    .await
+}
+
+async fn touched(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<TouchedHour>, DbError> {
+    touched_hours::before(conn, Window::of(now).start()).await
+}

@@ -1,0 +1,33 @@
+# The commands of every day. Each is one line that works without `just`, too.
+
+# Lists the recipes.
+default:
+    @just --list
+
+# Starts the service, embedded, with its data in ./data.
+run *ARGUMENTS:
+    cargo run --release -- {{ARGUMENTS}}
+
+# Runs the operators' command line on the same data.
+ipctl *ARGUMENTS:
+    cargo run --release --quiet --package ipwarden-ipctl -- {{ARGUMENTS}}
+
+# Runs every test on a private PostgreSQL and Redis; arguments go to `cargo test`.
+test *ARGUMENTS:
+    bash .ci/test {{ARGUMENTS}}
+
+# Formats the code.
+format:
+    cargo fmt --all
+
+# What the compiler and clippy have to say.
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Builds and opens the documentation of the code.
+doc:
+    cargo doc --no-deps --workspace --open
+
+# All that has to hold before a change lands.
+ci:
+    bash .ci/run
