@@ -45,6 +45,7 @@ macro_rules! insert_batch {
 mod connection;
 pub mod entries;
 mod error;
+pub mod imports;
 pub mod leases;
 pub mod list_changes;
 mod migrations;

@@ -1,8 +1,8 @@
 //! Decides what becomes of findings: shown to a person, or, where the configuration says so, blocked.
 //!
-//! Pure. Promises that nothing is blocked without a person unless `scan.auto_block` is on, that a
-//! single request for a sensitive path never is, and that no block is made that the guard rails
-//! would refuse a person without `--force`. It writes nothing; [`scan`](crate::scan) does.
+//! Pure. Promises that nothing is blocked without a person unless `scan.auto_block` is on, and then
+//! only for volume: who logs in asks for a sensitive path twice. No block is made that the guard
+//! rails would refuse a person without `--force`. It writes nothing; [`scan`](crate::scan) does.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ipwarden_engine::target::{self, Rails};
@@ -59,9 +59,12 @@ pub fn decide(
 
 fn without_a_person(finding: &Finding, now: DateTime<Utc>) -> Decision {
     let until = finding.last_seen + AUTO_BLOCK;
-    let is_single_try = finding.rule == Rule::SensitivePath && finding.hits < 2;
     // An old log that is imported blocks nobody today.
-    if is_single_try || until <= now { Decision::Review } else { Decision::Block { until } }
+    let is_over = until <= now;
+    match finding.rule {
+        Rule::Volume if !is_over => Decision::Block { until },
+        Rule::Volume | Rule::SensitivePath => Decision::Review,
+    }
 }
 
 #[cfg(test)]
@@ -105,17 +108,17 @@ mod tests {
 
     #[test]
     fn with_auto_block_it_is_blocked_for_a_day() {
-        for (rule, hits) in [(Rule::Volume, 101), (Rule::SensitivePath, 2)] {
-            let decided = decision(finding("203.0.113.9", rule, hits), true, NOW);
-            let until = at("2026-03-02T10:30:00Z");
-            assert_eq!(decided.decision, Decision::Block { until }, "{rule}");
-        }
+        let decided = decision(finding("203.0.113.9", Rule::Volume, 101), true, NOW);
+        let until = at("2026-03-02T10:30:00Z");
+        assert_eq!(decided.decision, Decision::Block { until });
     }
 
     #[test]
-    fn a_single_sensitive_hit_is_never_blocked_without_a_person() {
-        let decided = decision(finding("203.0.113.9", Rule::SensitivePath, 1), true, NOW);
-        assert_eq!(decided.decision, Decision::Review);
+    fn a_sensitive_path_is_never_blocked_without_a_person() {
+        for hits in [1, 2, 5_000] {
+            let decided = decision(finding("203.0.113.9", Rule::SensitivePath, hits), true, NOW);
+            assert_eq!(decided.decision, Decision::Review);
+        }
     }
 
     #[test]

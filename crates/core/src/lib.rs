@@ -1,6 +1,7 @@
 //! Remembers: stores, recorder, places, scan; builds and feeds the guard.
 #![warn(missing_docs)]
 
+pub mod access_log;
 pub mod changes;
 pub mod config;
 pub mod db;
@@ -8,6 +9,7 @@ pub mod decide;
 pub mod detect;
 pub mod duration;
 pub mod geo;
+pub mod import;
 pub mod keys;
 pub mod lists;
 pub mod logging;

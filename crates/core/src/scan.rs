@@ -25,6 +25,7 @@ use ipwarden_engine::target::Rails;
 use self::due::Agenda;
 pub use self::due::{Due, Reason};
 use self::flag::{Flagged, flag};
+use crate::config::Config;
 use crate::db::leases::{self, Lease};
 use crate::db::scan_runs::{self, ScanRun};
 use crate::db::touched_hours::{self, TouchedHour};
@@ -52,6 +53,19 @@ pub struct Terms {
     pub own: Vec<IpAddr>,
     /// Whether findings are blocked without a person (`scan.auto_block`).
     pub auto_block: bool,
+}
+
+impl Terms {
+    /// What the configuration says, for a machine with these addresses.
+    pub fn of(config: &Config, own: Vec<IpAddr>) -> Terms {
+        let span = TimeDelta::from_std(config.scan.window).expect("the configuration allows a day");
+        Terms {
+            rules: Rules { max_requests: config.scan.max_requests, span },
+            trusted: config.client_ip.trusted_proxies.clone(),
+            own,
+            auto_block: config.scan.auto_block,
+        }
+    }
 }
 
 /// What became of a run.

@@ -1,0 +1,311 @@
+//! Brings access logs of other servers into the request log, as ordinary rows with the verdict `allowed`.
+//!
+//! Promises: a line goes in once, however often its file is given, packed or plain, grown or not; a
+//! kill at any moment loses nothing and doubles nothing, because how far the file was read is
+//! written in the transaction of the rows that were read. Lines that cannot be read stop nothing.
+//!
+//! Sameness is a line's number in a file whose uncompressed bytes up to there are the same. So a
+//! file is read twice: once, as far as any earlier import came, to find out what is known of it, and
+//! then for good. Equal lines within one file are different requests.
+//!
+//! Does not scan: the hours that an import touches are noted with its rows, and
+//! [`scan::run_touched`](crate::scan::run_touched) judges them.
+
+mod input;
+mod reader;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
+use ipwarden_engine::record::Record;
+use ipwarden_engine::sensitive_path::SensitivePaths;
+use parking_lot::Mutex;
+
+pub use self::input::Input;
+use self::reader::Batch;
+use crate::access_log::{LineError, Mark, longest_known};
+use crate::db::leases::{self, Lease};
+use crate::db::request_logs::{self, NewLogged};
+use crate::db::{Db, DbError, imports};
+use crate::geo::{Geo, Place};
+
+/// The `node` of imported records.
+pub const NODE: &str = "import";
+
+/// The name of the lease that an import needs: two that read the same file at once would both find
+/// it unknown.
+const LEASE: &str = "import";
+
+/// How long an import that was killed keeps the next one waiting.
+const LEASE_TTL: TimeDelta = TimeDelta::seconds(30);
+
+/// How many of the unreadable lines are told.
+const TOLD: usize = 10;
+
+/// Why an import stopped. What was written before stays, and the next try goes on there.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file cannot be read at all.
+    #[error("{name}: {cause}")]
+    Unreadable {
+        /// What was to be read.
+        name: String,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// Its beginning is no longer what it was a moment ago.
+    #[error("{0} changed while it was read: try again")]
+    Changed(String),
+    /// One import at a time.
+    #[error("`{holder}` is importing; if that was stopped, try again at {until}")]
+    Busy {
+        /// Who.
+        holder: String,
+        /// When its lease ends.
+        until: DateTime<Utc>,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] DbError),
+}
+
+/// How far an import has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the file, as it is packed.
+    pub read_bytes: u64,
+    /// All its bytes.
+    pub total_bytes: u64,
+    /// Records that are in the store.
+    pub records: u64,
+}
+
+/// What came of an import.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Records that were added.
+    pub records: u64,
+    /// Lines at the beginning that were known.
+    pub known_lines: u64,
+    /// Lines that could not be read.
+    pub unreadable: u64,
+    /// The first of them.
+    pub told: Vec<LineError>,
+    /// The oldest and the newest of the added records.
+    pub span: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// Why the file ended before its end, as a gzip file does that was cut off.
+    pub cut_short: Option<String>,
+}
+
+/// What an import needs beside its file.
+pub struct Importer<'a> {
+    /// Where the records go.
+    pub db: &'a Db,
+    /// Where their addresses are.
+    pub geo: &'a Geo,
+    /// Which paths are sensitive.
+    pub sensitive: Arc<SensitivePaths>,
+    /// Who imports: `cli:USER`.
+    pub by: &'a str,
+}
+
+/// Imports one access log and reports on the way. The clock is asked once per batch.
+///
+/// # Errors
+/// [`ImportError`]; lines that cannot be read are none.
+pub async fn import(
+    with: &Importer<'_>,
+    input: Input,
+    clock: impl Fn() -> DateTime<Utc>,
+    mut report: impl FnMut(Progress),
+) -> Result<Imported, ImportError> {
+    let lease = take_lease(with, clock()).await?;
+    let outcome = import_under(with, &lease, input, &clock, &mut report).await;
+    let now = clock();
+    let released = with.db.run(move |conn| {
+        async move {
+            let store_now = conn.clock(now).await?;
+            leases::release(conn, &lease, store_now).await
+        }
+        .boxed()
+    });
+    if let Err(error) = released.await {
+        // It ends by itself.
+        tracing::debug!(%error, "the lease of the import was not given back");
+    }
+    outcome
+}
+
+async fn import_under(
+    with: &Importer<'_>,
+    lease: &Lease,
+    input: Input,
+    clock: &impl Fn() -> DateTime<Utc>,
+    report: &mut impl FnMut(Progress),
+) -> Result<Imported, ImportError> {
+    let name = input.name().to_owned();
+    let unreadable = |cause| ImportError::Unreadable { name: name.clone(), cause };
+    let marks = with.db.run(|conn| imports::marks(conn).boxed()).await?;
+    let (input, known) = find_known(input, marks).await.map_err(unreadable)?;
+
+    let mut imported =
+        Imported { known_lines: known.map_or(0, |mark| mark.lines), ..Imported::default() };
+    let total_bytes = input.bytes();
+    let mut reading = reader::start(input, known, with.sensitive.clone());
+    let mut writing = Writing { with, lease, name: &name, id: None, started_at: clock() };
+    while let Some(batch) = reading.next().await {
+        let batch = batch.map_err(unreadable)?.ok_or_else(|| ImportError::Changed(name.clone()))?;
+        let read_bytes = batch.read_bytes;
+        imported.add(&batch);
+        writing.write(batch, &imported, clock()).await?;
+        report(Progress { read_bytes, total_bytes, records: imported.records });
+    }
+    writing.finish(clock()).await?;
+    Ok(imported)
+}
+
+impl Imported {
+    fn add(&mut self, batch: &Batch) {
+        self.records += batch.records.len() as u64;
+        self.unreadable += batch.unreadable;
+        let room = TOLD - self.told.len();
+        self.told.extend(batch.told.iter().take(room).cloned());
+        self.cut_short = batch.cut_short.clone();
+        for record in &batch.records {
+            let at = instant(record.at);
+            let (first, last) = self.span.unwrap_or((at, at));
+            self.span = Some((first.min(at), last.max(at)));
+        }
+    }
+}
+
+/// The row of `imports` that grows with the log.
+struct Writing<'a> {
+    with: &'a Importer<'a>,
+    lease: &'a Lease,
+    name: &'a str,
+    /// `None` until there is something to remember.
+    id: Option<i64>,
+    started_at: DateTime<Utc>,
+}
+
+impl Writing<'_> {
+    async fn write(
+        &mut self,
+        batch: Batch,
+        so_far: &Imported,
+        now: DateTime<Utc>,
+    ) -> Result<(), ImportError> {
+        let Some(mark) = batch.mark else { return Ok(()) };
+        let progress =
+            imports::Progress { mark, records: so_far.records, unreadable: so_far.unreadable };
+        let rows = self.rows(batch.records, now).await?;
+        let (lease, name, by) = (self.lease.clone(), self.name.to_owned(), self.with.by.to_owned());
+        let (id, started_at) = (self.id, self.started_at);
+        let begun = Arc::new(Mutex::new(id));
+        let tell = begun.clone();
+        request_logs::write(self.with.db, rows, move |conn| {
+            async move {
+                let store_now = conn.clock(now).await?;
+                leases::renew(conn, &lease, store_now).await?;
+                match id {
+                    Some(id) => imports::advance(conn, id, &progress).await,
+                    None => {
+                        let id = imports::begin(conn, &name, &by, &progress, started_at).await?;
+                        *tell.lock() = Some(id);
+                        Ok(())
+                    }
+                }
+            }
+            .boxed()
+        })
+        .await?;
+        self.id = *begun.lock();
+        Ok(())
+    }
+
+    async fn finish(&self, now: DateTime<Utc>) -> Result<(), ImportError> {
+        let Some(id) = self.id else { return Ok(()) };
+        Ok(self.with.db.run(move |conn| imports::finish(conn, id, now).boxed()).await?)
+    }
+
+    async fn rows(
+        &self,
+        records: Vec<Record>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<NewLogged>, ImportError> {
+        let recorded_at = self.with.db.clock(now).await?;
+        let addresses: Vec<IpAddr> = records.iter().map(|record| record.address).collect();
+        let places = self.with.geo.places(&addresses, now).await;
+        let node: Arc<str> = NODE.into();
+        Ok(records
+            .into_iter()
+            .zip(places)
+            .map(|(record, place)| row(record, place, node.clone(), recorded_at))
+            .collect())
+    }
+}
+
+fn row(record: Record, place: Place, node: Arc<str>, recorded_at: DateTime<Utc>) -> NewLogged {
+    NewLogged {
+        at: instant(record.at),
+        address: record.address,
+        method: record.method,
+        path: record.path,
+        // Three digits at most.
+        status: i16::try_from(record.status).unwrap_or(0),
+        verdict: record.verdict.as_str(),
+        sensitive: record.sensitive,
+        identity: record.identity,
+        country: place.country.map(|country| country.to_string()),
+        city: place.city.map(|city| city.to_string()),
+        asn: place.asn.map(i64::from),
+        user_agent: record.user_agent,
+        // No answer of ours carried one.
+        reference: None,
+        node,
+        recorded_at,
+    }
+}
+
+fn instant(microseconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(microseconds).expect("a date of four digits is within range")
+}
+
+async fn take_lease(with: &Importer<'_>, now: DateTime<Utc>) -> Result<Lease, ImportError> {
+    let holder = with.by.to_owned();
+    let taken = with
+        .db
+        .transaction(move |conn| {
+            async move {
+                let store_now = conn.clock(now).await?;
+                let lease = leases::acquire(conn, LEASE, &holder, LEASE_TTL, store_now).await?;
+                let held = leases::holder(conn, LEASE, store_now).await?;
+                Ok((lease, held))
+            }
+            .boxed()
+        })
+        .await?;
+    match taken {
+        (Some(lease), _) => Ok(lease),
+        (None, Some((holder, until))) => Err(ImportError::Busy { holder, until }),
+        (None, None) => Err(DbError::Conflict("the lease `import` is gone".to_owned()).into()),
+    }
+}
+
+/// Blocks elsewhere: a large file takes seconds.
+async fn find_known(input: Input, marks: Vec<Mark>) -> io::Result<(Input, Option<Mark>)> {
+    if marks.is_empty() {
+        return Ok((input, None));
+    }
+    tokio::task::spawn_blocking(move || {
+        let known = longest_known(input.rewound()?, marks)?;
+        Ok((input, known))
+    })
+    .await
+    .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}
