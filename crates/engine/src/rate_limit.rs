@@ -12,12 +12,17 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::quota::{Bucket, Quota};
+use crate::redis::RedisUrl;
 
 mod fields;
 mod local;
+mod redis;
 
 pub use fields::{push_limit_field, push_policy_field};
 pub use local::{Local, LocalOptions};
+pub use redis::{BreakerState, Redis, RedisOptions};
+
+use redis::RedisWorker;
 
 /// The largest limit that is counted request by request, and not in grains.
 pub const LARGEST_EXACT_LIMIT: u32 = 1_000;
@@ -30,6 +35,8 @@ const GRAINS: u64 = 64;
 pub enum Limiter {
     /// Counts in this process alone.
     Local(Arc<Local>),
+    /// Counts in Redis, for all replicas together.
+    Redis(Arc<Redis>),
 }
 
 /// One worker's way to the limiter.
@@ -39,6 +46,7 @@ pub struct WorkerLimiter(Way);
 #[derive(Clone, Debug)]
 enum Way {
     Local(Arc<Local>),
+    Redis(Arc<RedisWorker>),
 }
 
 /// What came of an attempt to take one request from a quota.
@@ -65,6 +73,14 @@ pub struct LimiterState {
     pub evictions: u64,
     /// Takes from an entry that newcomers share because memory was full, since the start.
     pub shared_takes: u64,
+    /// Refusals by Redis that are remembered, some of which may be over.
+    pub remembered_refusals: usize,
+    /// What is known of Redis; `None` without it.
+    pub breaker: Option<BreakerState>,
+    /// Commands on their way to Redis or back.
+    pub in_flight: usize,
+    /// Takes that were decided in this process because Redis did not answer, since the start.
+    pub fallbacks: u64,
     /// Replicas believed to live, this one included.
     pub live_replicas: u32,
 }
@@ -75,10 +91,20 @@ impl Limiter {
         Limiter::Local(Arc::new(Local::new(options)))
     }
 
-    /// The limiter as one worker thread uses it.
+    /// A limiter that counts in Redis. It connects when it is first taken from, and while Redis is
+    /// away goes on with this replica's share.
+    pub fn redis(url: RedisUrl, options: RedisOptions) -> Limiter {
+        Limiter::Redis(Arc::new(Redis::new(url, options)))
+    }
+
+    /// The limiter as one worker thread uses it: with Redis it holds a connection of its own, which
+    /// lives on the Tokio runtime that it is first taken from.
     pub fn worker(&self) -> WorkerLimiter {
         match self {
             Limiter::Local(local) => WorkerLimiter(Way::Local(Arc::clone(local))),
+            Limiter::Redis(redis) => {
+                WorkerLimiter(Way::Redis(Arc::new(RedisWorker::new(Arc::clone(redis)))))
+            }
         }
     }
 
@@ -87,6 +113,7 @@ impl Limiter {
     pub fn set_live_replicas(&self, live: u32) {
         match self {
             Limiter::Local(local) => local.set_live_replicas(live),
+            Limiter::Redis(redis) => redis.set_live_replicas(live),
         }
     }
 
@@ -94,6 +121,7 @@ impl Limiter {
     pub fn state(&self) -> LimiterState {
         match self {
             Limiter::Local(local) => local.state(),
+            Limiter::Redis(redis) => redis.state(),
         }
     }
 }
@@ -107,6 +135,7 @@ impl WorkerLimiter {
     pub async fn take(&self, policy: &str, bucket: Bucket<'_>, quota: Quota, now: Moment) -> Taken {
         match &self.0 {
             Way::Local(local) => local.take(policy, bucket, quota, now),
+            Way::Redis(worker) => worker.take(policy, bucket, quota, now).await,
         }
     }
 }

@@ -14,6 +14,7 @@
 //! identities: 1 in 10^26) would let two share a quota.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ahash::RandomState;
 use parking_lot::Mutex;
@@ -24,6 +25,7 @@ use crate::quota::{Bucket, Quota};
 
 mod entry;
 mod key;
+mod refusals;
 mod shard;
 
 use key::Key;
@@ -55,7 +57,6 @@ pub struct Local {
     /// Shared by all shards: the high bits of a hash choose the shard, the rest the place in it.
     hasher: RandomState,
     live_replicas: AtomicU32,
-    evictions: AtomicU64,
     shared_takes: AtomicU64,
 }
 
@@ -72,32 +73,59 @@ impl Local {
         let shards = (0..count)
             .map(|_| Padded(Mutex::new(Shard::new(options.max_bytes / count, hasher.clone()))))
             .collect();
-        Local {
-            shards,
-            hasher,
-            live_replicas: AtomicU32::new(1),
-            evictions: AtomicU64::new(0),
-            shared_takes: AtomicU64::new(0),
-        }
+        Local { shards, hasher, live_replicas: AtomicU32::new(1), shared_takes: AtomicU64::new(0) }
     }
 
     /// Takes one request from this replica's share of the quota, if any is left.
     #[inline]
     pub fn take(&self, policy: &str, bucket: Bucket<'_>, quota: Quota, now: Moment) -> Taken {
         let share = quota.share(self.live_replicas.load(Ordering::Relaxed));
+        self.in_log(bucket, |shard, key, hash| shard.take(key, hash, policy, share, now))
+    }
+
+    /// Counts a request that was admitted elsewhere, so that its share is known here.
+    pub(super) fn note(&self, policy: &str, bucket: Bucket<'_>, quota: Quota, now: Moment) {
+        self.in_log(bucket, |shard, key, hash| shard.note(key, hash, policy, quota, now));
+    }
+
+    /// The refusal of the whole quota that is certain without asking elsewhere, if it is.
+    pub(super) fn refusal(
+        &self,
+        policy: &str,
+        bucket: Bucket<'_>,
+        quota: Quota,
+        now: Moment,
+    ) -> Option<Taken> {
+        let key = Key::of(bucket, &self.hasher);
+        let hash = key.hash(&self.hasher);
+        self.shard(hash).lock().refusal(key, hash, policy, quota, now)
+    }
+
+    /// Remembers that elsewhere nothing is left of this quota until it frees.
+    pub(super) fn remember(
+        &self,
+        policy: &str,
+        bucket: Bucket<'_>,
+        quota: Quota,
+        now: Moment,
+        frees_in: Duration,
+    ) {
+        let key = Key::of(bucket, &self.hasher);
+        let hash = key.hash(&self.hasher);
+        self.shard(hash).lock().remember(key, hash, policy, quota, now, frees_in);
+    }
+
+    /// Uses the client's own log, or the one it shares while there is no room for another.
+    #[inline]
+    fn in_log<T>(&self, bucket: Bucket<'_>, act: impl Fn(&mut Shard, Key, u64) -> Option<T>) -> T {
         let mut key = Key::of(bucket, &self.hasher);
         loop {
             let hash = key.hash(&self.hasher);
-            let mut evicted = 0;
-            let taken = self.shard(hash).lock().take(key, hash, policy, share, now, &mut evicted);
-            if evicted > 0 {
-                self.evictions.fetch_add(evicted, Ordering::Relaxed);
-            }
-            if let Some(taken) = taken {
+            if let Some(done) = act(&mut self.shard(hash).lock(), key, hash) {
                 if key.is_shared() {
                     self.shared_takes.fetch_add(1, Ordering::Relaxed);
                 }
-                return taken;
+                return done;
             }
             key = key.coarser();
         }
@@ -117,7 +145,6 @@ impl Local {
     /// How many logs there are and what they cost.
     pub fn state(&self) -> LimiterState {
         let mut state = LimiterState {
-            evictions: self.evictions.load(Ordering::Relaxed),
             shared_takes: self.shared_takes.load(Ordering::Relaxed),
             live_replicas: self.live_replicas.load(Ordering::Relaxed),
             ..LimiterState::default()
@@ -126,6 +153,8 @@ impl Local {
             let shard = shard.lock();
             state.keys += shard.len();
             state.bytes += shard.bytes();
+            state.evictions += shard.evictions();
+            state.remembered_refusals += shard.refusals();
         }
         state
     }

@@ -9,6 +9,7 @@ use hashbrown::HashTable;
 use super::super::Taken;
 use super::entry::Entry;
 use super::key::Key;
+use super::refusals::Refusals;
 use crate::clock::Moment;
 use crate::quota::Quota;
 
@@ -17,6 +18,9 @@ const COST: usize = size_of::<Entry>() * 9 / 8 + 12;
 
 /// One part in this many of the memory is set aside for shared logs.
 const SET_ASIDE: usize = 16;
+
+/// One part in this many of the memory may hold remembered refusals.
+const REFUSALS: usize = 8;
 
 /// How many logs are looked at for the one with most credit left.
 const LOOK_AT: usize = 32;
@@ -33,6 +37,10 @@ pub(super) struct Shard {
     index: HashTable<u32>,
     entries: Vec<Entry>,
     spilled_bytes: usize,
+    /// Whether a log has taken more memory since that was last looked at.
+    grown: bool,
+    refusals: Refusals,
+    evictions: u64,
     /// The next log that is looked at for reclaiming.
     hand: usize,
     takes: u8,
@@ -55,6 +63,9 @@ impl Shard {
             index: HashTable::new(),
             entries: Vec::new(),
             spilled_bytes: 0,
+            grown: false,
+            refusals: Refusals::new(max_bytes / REFUSALS),
+            evictions: 0,
             hand: 0,
             takes: 0,
         }
@@ -63,38 +74,118 @@ impl Shard {
     /// Takes from the log of this key, or answers `None` if there is neither one nor room for it.
     pub(super) fn take(
         &mut self,
+        key: Key,
+        hash: u64,
+        policy: &str,
+        quota: Quota,
+        now: Moment,
+    ) -> Option<Taken> {
+        let at = self.log(key, hash, policy, quota, now)?;
+        let taken = self.take_from(at, quota, now.steady);
+        self.tidy(now);
+        Some(taken)
+    }
+
+    /// Counts what was admitted elsewhere, or answers `None` as [`Shard::take`] does.
+    pub(super) fn note(
+        &mut self,
+        key: Key,
+        hash: u64,
+        policy: &str,
+        quota: Quota,
+        now: Moment,
+    ) -> Option<()> {
+        let at = self.log(key, hash, policy, quota, now)?;
+        self.entries[at].prune(now.steady, quota.period_micros());
+        self.push(at, quota, now.steady);
+        self.tidy(now);
+        Some(())
+    }
+
+    /// The refusal that is certain without asking elsewhere: one that is remembered, or one that
+    /// this log alone justifies.
+    pub(super) fn refusal(
+        &mut self,
         mut key: Key,
         hash: u64,
         policy: &str,
         quota: Quota,
         now: Moment,
-        evicted: &mut u64,
     ) -> Option<Taken> {
         key.class = self.class(policy, key.is_identity(), quota);
         let now = now.steady;
-        let found = self.index.find(hash, |at| self.entries[*at as usize].key == key).copied();
-        let at = match found {
-            Some(at) => {
-                self.takes = self.takes.wrapping_add(1);
-                at as usize
+        let remembered = self.refusals.find(&key, hash, quota, now);
+        let frees_at = remembered.or_else(|| {
+            let at = self.find(&key, hash)?;
+            let (entry, period) = (&mut self.entries[at], quota.period_micros());
+            entry.prune(now, period);
+            let beyond = entry.count().checked_sub(quota.limit)?;
+            entry.leaves_at(beyond, period)
+        })?;
+        let frees_in = Duration::from_micros(frees_at.saturating_sub(now));
+        Some(Taken { admitted: false, remaining: 0, frees_in })
+    }
+
+    /// Remembers a refusal until the window frees, if there is room for it.
+    pub(super) fn remember(
+        &mut self,
+        mut key: Key,
+        hash: u64,
+        policy: &str,
+        quota: Quota,
+        now: Moment,
+        frees_in: Duration,
+    ) {
+        key.class = self.class(policy, key.is_identity(), quota);
+        let until = now.steady + Quota::new(1, frees_in).period_micros();
+        self.refusals.insert(key, hash, quota, until, now.steady, &self.hasher);
+    }
+
+    fn find(&self, key: &Key, hash: u64) -> Option<usize> {
+        self.index.find(hash, |at| self.entries[*at as usize].key == *key).map(|at| *at as usize)
+    }
+
+    /// The place of this key's log, which is made if there is room.
+    fn log(
+        &mut self,
+        mut key: Key,
+        hash: u64,
+        policy: &str,
+        quota: Quota,
+        now: Moment,
+    ) -> Option<usize> {
+        key.class = self.class(policy, key.is_identity(), quota);
+        if let Some(at) = self.find(&key, hash) {
+            self.takes = self.takes.wrapping_add(1);
+            return Some(at);
+        }
+        self.reclaim(2, now.steady);
+        if !self.has_room(&key) && !self.make_room(now.steady) && !key.is_everyone() {
+            return None;
+        }
+        Some(self.insert(key, hash))
+    }
+
+    /// What keeps memory in bounds after a log was used; logs may change places.
+    fn tidy(&mut self, now: Moment) {
+        if self.grown {
+            self.grown = false;
+            if self.used() > self.max_bytes {
+                self.make_room(now.steady);
             }
-            None => {
-                self.reclaim(2, now);
-                if !self.has_room(&key) && !self.make_room(now, evicted) && !key.is_everyone() {
-                    return None;
-                }
-                self.insert(key, hash)
-            }
-        };
-        let spilled_before = self.spilled_bytes;
-        let taken = self.take_from(at, quota, now);
-        if self.spilled_bytes > spilled_before && self.used() > self.max_bytes {
-            self.make_room(now, evicted);
         }
         if self.takes.is_multiple_of(8) {
-            self.reclaim(1, now);
+            self.reclaim(1, now.steady);
         }
-        Some(taken)
+    }
+
+    fn push(&mut self, at: usize, quota: Quota, now: u64) {
+        let entry = &mut self.entries[at];
+        let before = entry.spilled_bytes();
+        entry.push(now, quota);
+        let more = entry.spilled_bytes() - before;
+        self.spilled_bytes += more;
+        self.grown |= more > 0;
     }
 
     fn take_from(&mut self, at: usize, quota: Quota, now: u64) -> Taken {
@@ -104,12 +195,11 @@ impl Shard {
         let mut count = entry.count();
         let admitted = count < quota.limit;
         if admitted {
-            let before = entry.spilled_bytes();
-            entry.push(now, quota);
+            self.push(at, quota, now);
             count += 1;
-            self.spilled_bytes += entry.spilled_bytes() - before;
         }
-        let frees_at = entry.leaves_at(count.saturating_sub(quota.limit), period).unwrap_or(now);
+        let beyond = count.saturating_sub(quota.limit);
+        let frees_at = self.entries[at].leaves_at(beyond, period).unwrap_or(now);
         Taken {
             admitted,
             remaining: quota.limit.saturating_sub(count),
@@ -189,15 +279,15 @@ impl Shard {
     ///
     /// Twice if once is not enough, so that memory shrinks while long logs are replaced by short
     /// ones. Says whether any was removed.
-    fn make_room(&mut self, now: u64, evicted: &mut u64) -> bool {
-        let made = self.remove_richest(now, evicted);
+    fn make_room(&mut self, now: u64) -> bool {
+        let made = self.remove_richest(now);
         if made && self.used() > self.max_bytes {
-            self.remove_richest(now, evicted);
+            self.remove_richest(now);
         }
         made
     }
 
-    fn remove_richest(&mut self, now: u64, evicted: &mut u64) -> bool {
+    fn remove_richest(&mut self, now: u64) -> bool {
         let mut best: Option<(usize, Credit)> = None;
         for looked in 0..LOOK_ON.min(self.entries.len()) {
             if looked >= LOOK_AT && best.is_some() {
@@ -216,7 +306,7 @@ impl Shard {
         match best {
             Some((at, _)) => {
                 self.remove(at);
-                *evicted += 1;
+                self.evictions += 1;
                 true
             }
             None => false,
@@ -251,7 +341,7 @@ impl Shard {
 
     /// What the logs cost at the worst filling of memory, in bytes.
     fn used(&self) -> usize {
-        self.entries.len() * COST + self.spilled_bytes
+        self.entries.len() * COST + self.spilled_bytes + self.refusals.bytes()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -263,6 +353,17 @@ impl Shard {
         self.entries.capacity() * size_of::<Entry>()
             + self.index.allocation_size()
             + self.spilled_bytes
+            + self.refusals.bytes()
+    }
+
+    /// Logs with credit that were forgotten.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// Refusals that are remembered, some of which may be over.
+    pub(super) fn refusals(&self) -> usize {
+        self.refusals.len()
     }
 }
 
