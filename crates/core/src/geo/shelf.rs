@@ -66,6 +66,9 @@ struct Found {
 impl Shelf {
     /// Opens what is there.
     pub(super) fn open(paths: Vec<PathBuf>, copies: Option<Copies>) -> (Shelf, FileSet) {
+        for missing in paths.iter().filter(|path| is_mmdb(path) && !path.exists()) {
+            tracing::warn!(path = %missing.display(), "a file of places is not there (yet)");
+        }
         let mut shelf = Shelf { paths, copies, known: HashMap::new() };
         let set = shelf.look().unwrap_or_else(|| shelf.in_order(&[]));
         (shelf, set)
