@@ -14,15 +14,16 @@ mod layers;
 mod read;
 mod secret;
 mod sections;
+mod store_url;
 #[cfg(test)]
 mod tests;
-mod urls;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ipwarden_engine::client_ip::ClientIpConfigError;
 use ipwarden_engine::quota::{Policies, Policy};
+use ipwarden_engine::redis::RedisUrl;
 pub use ipwarden_engine::spool::Durability;
 use serde::Serialize;
 
@@ -34,7 +35,7 @@ pub use sections::{
     ClientIp, Control, Gate, Geo, IdentityHeader, Log, LogFormat, Public, RateLimit, RequestLog,
     Scan, Store, TrustEveryone,
 };
-pub use urls::{Credentials, RedisUrl, StoreUrl, UrlError};
+pub use store_url::{StoreUrl, StoreUrlError};
 
 /// With what a binary exits on a [`ConfigError`], before it has bound a port (`EX_USAGE` of
 /// sysexits.h).
@@ -55,7 +56,7 @@ pub struct Config {
     pub database_url: Option<StoreUrl>,
     /// Redis, also `REDIS_URL` and `REDIS_URL_FILE`. Default empty: none, everything is counted in
     /// the process.
-    #[serde(serialize_with = "show::optional")]
+    #[serde(serialize_with = "show::optional_text")]
     pub redis_url: Option<RedisUrl>,
     /// Where this process keeps its files. Default `data`.
     pub data_dir: PathBuf,

@@ -180,6 +180,14 @@ pub(super) mod show {
         serializer.serialize_str(&span.map(duration::format).unwrap_or_default())
     }
 
+    /// For what shows itself without its secrets.
+    pub(crate) fn optional_text<T: std::fmt::Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&value.as_ref().map(T::to_string).unwrap_or_default())
+    }
+
     pub(crate) fn optional<T: Serialize, S: Serializer>(
         value: &Option<T>,
         serializer: S,

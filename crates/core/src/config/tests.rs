@@ -163,7 +163,7 @@ fn an_unknown_variable_is_only_warned_about() {
 fn every_bad_value_is_told_with_its_key_and_what_is_right() {
     for (text, key, says) in [
         ("database_url = 'mysql://x'", "database_url", "sqlite://path"),
-        ("redis_url = 'localhost:6379'", "redis_url", "redis://host"),
+        ("redis_url = 'localhost:6379'", "redis_url", "write redis://"),
         ("data_dir = ''", "data_dir", "must not be empty"),
         ("data_dir = 3", "data_dir", "a text in quotes, not a number"),
         ("public.bind = 'localhost:80'", "public.bind", "write `127.0.0.1:8080`"),
@@ -277,6 +277,7 @@ fn secrets_come_from_files_too_without_their_line_break() {
     let pass = folder.path().join("pass");
     std::fs::write(&pass, "0123456789abcdef0123456789abcdef\r\n").unwrap();
     let pairs = variables(&[
+        ("REDIS_URL", "redis-sentinel://:hunter2@one,two/main"),
         ("DATABASE_URL_FILE", store.to_str().unwrap()),
         ("IPWARDEN_GATE__PASS_SECRET_FILE", pass.to_str().unwrap()),
     ]);
@@ -290,6 +291,7 @@ fn secrets_come_from_files_too_without_their_line_break() {
     let shown = format!("{config:?} {}", config.to_toml());
     assert!(!shown.contains("hunter2") && !shown.contains("0123456789"), "{shown}");
     assert!(shown.contains("postgres://me:***@db/x"));
+    assert!(shown.contains("redis-sentinel://:***@one:26379,two:26379/main"), "{shown}");
 }
 
 #[test]
