@@ -13,5 +13,6 @@ pub mod import;
 pub mod keys;
 pub mod lists;
 pub mod logging;
+pub mod recorder;
 pub mod redis;
 pub mod scan;

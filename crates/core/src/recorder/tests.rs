@@ -1,0 +1,62 @@
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use ipwarden_engine::record::{RecordRef, RecordVerdict, Reference};
+use ipwarden_engine::spool::{Spool, SpoolOptions};
+
+use super::Recorder;
+use crate::db::{Create, Db, request_logs};
+use crate::geo::Geo;
+
+fn record(path: &str) -> RecordRef<'_> {
+    RecordRef {
+        at: 1_790_000_000_000_000,
+        address: "192.0.2.1".parse().unwrap(),
+        method: b"GET",
+        path: path.as_bytes(),
+        status: 200,
+        verdict: RecordVerdict::Allowed,
+        sensitive: false,
+        identity: None,
+        user_agent: None,
+        reference: Reference::random(),
+    }
+}
+
+async fn sql(db: &Db, statement: &'static str) {
+    db.run(move |conn| conn.batch(statement).boxed()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_the_store_refuses_holds_up_its_own_segment_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    db.migrate().await.unwrap();
+    sql(
+        &db,
+        "create trigger refuse before insert on request_logs when new.path = '/refused' \
+         begin select raise(abort, 'on purpose'); end",
+    )
+    .await;
+    let spool = Spool::open(dir.path(), SpoolOptions::default()).unwrap();
+    let geo = Arc::new(Geo::open(Vec::new(), None, None));
+    let recorder = Recorder::new(spool.clone(), db.clone(), geo, "node-a");
+    let mut writers = [spool.writer(), spool.writer(), spool.writer()];
+    for (path, writer) in ["/refused", "/one", "/two"].into_iter().zip(&mut writers) {
+        writer.append(&record(path));
+    }
+    let now: DateTime<Utc> = DateTime::from_timestamp_micros(1_790_000_000_000_000).unwrap();
+    let error = recorder.ship_all(now).await.unwrap_err();
+    assert!(error.to_string().contains("1 segments"), "{error}");
+    assert_eq!(recorder.status().shipped, 2);
+
+    // The others go on at once, and the refused one too when the store has changed its mind.
+    writers[1].append(&record("/three"));
+    recorder.ship_all(now).await.unwrap_err();
+    assert_eq!(recorder.status().shipped, 3);
+    sql(&db, "drop trigger refuse").await;
+    assert_eq!(recorder.ship_all(now).await.unwrap(), 1);
+    let count = db.run(|conn| request_logs::count(conn).boxed()).await.unwrap();
+    assert_eq!(count, 4);
+}
