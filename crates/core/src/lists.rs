@@ -1,4 +1,4 @@
-//! The lists as operators change them: block, unblock, allow, disallow, check.
+//! The lists as operators change them: block, unblock, allow, disallow, review, check.
 //!
 //! What `ipctl` and the JSON API share. Each change is one transaction of the rows, their
 //! `list_changes` and their `audit_log`, by the store's clock, behind the one lock that orders list
@@ -12,6 +12,7 @@ mod check;
 mod own;
 mod put;
 mod remove;
+mod review;
 mod table;
 
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ pub use self::check::{Because, Checked, Standing, check};
 pub use self::own::own_addresses;
 pub use self::put::{allow, block};
 pub use self::remove::{disallow, unblock};
+pub use self::review::{Judgement, ReviewError, Reviewed, review};
 
 /// The origin of what a person puts on a list.
 pub const MANUAL: &str = "manual";

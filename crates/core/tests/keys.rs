@@ -1,5 +1,7 @@
 //! API keys, on both databases.
 
+#![expect(clippy::unwrap_used, reason = "only tests come here")]
+
 mod common;
 
 use std::os::unix::fs::PermissionsExt;

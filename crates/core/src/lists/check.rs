@@ -6,10 +6,14 @@ use ipwarden_engine::network::Network;
 use serde::Serialize;
 
 use crate::db::entries::Entry;
+use crate::db::suspicious_ips::{self, SuspiciousIp};
 use crate::db::{Db, DbError, allowed_ips, blocked_ips};
 
 /// The most entries inside a network that are shown.
 const INSIDE: i64 = 100;
+
+/// The most findings that are shown.
+const FINDINGS: i64 = 10;
 
 /// Every list that speaks about a network, and what comes of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,6 +30,8 @@ pub struct Checked {
     pub blocked: Vec<Entry>,
     /// The entry of the trusted proxies that it touches.
     pub trusted_proxy: Option<Network>,
+    /// What the scan found of it, reviewed or not, newest first; at most ten.
+    pub suspicious: Vec<SuspiciousIp>,
 }
 
 /// What becomes of requests from a network.
@@ -91,7 +97,7 @@ pub async fn check(
     now: DateTime<Utc>,
 ) -> Result<Checked, DbError> {
     let trusted_proxy = trusted.iter().copied().find(|entry| entry.overlaps(&network));
-    let (allowed, blocked) = db
+    let (allowed, blocked, suspicious) = db
         .run(move |conn| {
             async move {
                 let at = conn.clock(now).await?;
@@ -104,13 +110,14 @@ pub async fn check(
                     let inside = blocked_ips::inside(conn, network, at, INSIDE).await?;
                     blocked.extend(inside.into_iter().filter(narrower));
                 }
-                Ok((allowed, blocked))
+                let suspicious = suspicious_ips::about(conn, network, FINDINGS).await?;
+                Ok((allowed, blocked, suspicious))
             }
             .boxed()
         })
         .await?;
     let (verdict, because) = judge(&network, &allowed, &blocked, trusted_proxy);
-    Ok(Checked { network, verdict, because, allowed, blocked, trusted_proxy })
+    Ok(Checked { network, verdict, because, allowed, blocked, trusted_proxy, suspicious })
 }
 
 fn judge(

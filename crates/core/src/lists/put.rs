@@ -1,5 +1,7 @@
 //! Putting networks on a list.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::network::{Network, Parsed};
@@ -24,15 +26,16 @@ pub async fn block(
     rails: Rails,
     now: DateTime<Utc>,
 ) -> Result<Done<Outcome>, ListError> {
-    db.transaction(move |conn| {
-        async move {
-            let at = lock(conn, now).await?;
-            block_in(conn, request, &actor, &rails, at).await
-        }
-        .boxed()
-    })
-    .await?
-    .map_err(ListError::Refused)
+    patient(db, &request)
+        .transaction(move |conn| {
+            async move {
+                let at = lock(conn, now).await?;
+                block_in(conn, request, &actor, &rails, at).await
+            }
+            .boxed()
+        })
+        .await?
+        .map_err(ListError::Refused)
 }
 
 /// Lets networks pass whatever blocks and quotas say.
@@ -48,7 +51,8 @@ pub async fn allow(
     rails: Rails,
     now: DateTime<Utc>,
 ) -> Result<Done<Outcome>, ListError> {
-    let done = db.transaction(move |conn| {
+    let patient = patient(db, &request);
+    let done = patient.transaction(move |conn| {
         async move {
             let at = lock(conn, now).await?;
             let targets = distinct(request.targets.clone());
@@ -64,8 +68,17 @@ pub async fn allow(
     Ok(done.await?)
 }
 
+/// A long list takes its time, and is still one transaction.
+fn patient(db: &Db, request: &Request) -> Db {
+    const USUAL: usize = 100;
+    match request.targets.len() {
+        ..=USUAL => db.clone(),
+        _ => db.with_timeout(Duration::from_secs(120)),
+    }
+}
+
 /// [`block`] within a transaction that holds the lock of the lists, at the store's time `at`.
-pub(crate) async fn block_in(
+pub(super) async fn block_in(
     conn: &mut Conn,
     request: Request,
     actor: &Actor,
