@@ -5,15 +5,16 @@
 //! `/search` holds `/search` and `/search/x`, not `/searching`.
 //!
 //! # Security
-//! A path that can be read in several ways (`/%73earch`, `/static/../search`) is judged in every
-//! plausible reading, and the strictest of the policies that these readings lead to applies, so
-//! that no encoding leads to a laxer one. Letter case of the path does not count.
+//! A path that can be read in several ways (`/static/..;/search`) is judged in every plausible
+//! reading, and the strictest of the policies that these readings lead to applies, so that no
+//! encoding leads to a laxer one. Letter case of the path does not count.
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 use super::Quota;
+use crate::sensitive_path::{Coverage, PathPrefixes};
 
 /// Names that headers use for the built-in quotas.
 const RESERVED: [&str; 3] = ["anonymous", "authenticated", "proxy"];
@@ -118,7 +119,15 @@ pub enum PolicyError {
 /// All policies in their order, and the defaults behind them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
-    custom: Box<[Policy]>,
+    custom: Box<[Watched]>,
+}
+
+/// A policy that is ready to be held against requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Watched {
+    policy: Policy,
+    /// `None` holds every target, even one that is no path.
+    paths: Option<PathPrefixes>,
 }
 
 impl Policies {
@@ -126,7 +135,7 @@ impl Policies {
     ///
     /// # Errors
     /// A [`PolicyError`] for the first that cannot be used.
-    pub fn new(mut policies: Vec<Policy>) -> Result<Policies, PolicyError> {
+    pub fn new(policies: Vec<Policy>) -> Result<Policies, PolicyError> {
         let mut names = HashSet::new();
         for policy in &policies {
             check(policy)?;
@@ -135,11 +144,11 @@ impl Policies {
             }
         }
         drop(names);
-        for path in policies.iter_mut().flat_map(|policy| &mut policy.paths) {
-            // `/api/` and `/api` hold the same paths; `/` becomes the empty prefix of them all.
-            path.truncate(path.trim_end_matches('/').len());
-        }
-        Ok(Policies { custom: policies.into() })
+        let watched = |policy: Policy| {
+            let paths = (!policy.paths.is_empty()).then(|| PathPrefixes::new(&policy.paths));
+            Watched { policy, paths }
+        };
+        Ok(Policies { custom: policies.into_iter().map(watched).collect() })
     }
 
     /// The quota a request falls under: the first policy that matches, or the default.
@@ -150,39 +159,47 @@ impl Policies {
         match standing {
             Standing::Proxy => default_of(standing),
             _ if self.custom.is_empty() => default_of(standing),
-            _ => self.strictest_of_readings(standing, method, path),
+            _ => self.first_or_strictest(standing, method, path),
         }
     }
 
-    /// The first policy that matches this path as it is written, without any decoding.
-    pub fn find(&self, method: &str, path: &str) -> Option<&Policy> {
-        self.custom.iter().find(|policy| policy.matches(method, path))
-    }
-
-    fn strictest_of_readings(&self, standing: Standing, method: &str, path: &str) -> Applied<'_> {
-        let read = |path: &str| match self.find(method, path) {
-            Some(policy) => policy.applied(standing),
-            None => default_of(standing),
-        };
-        let first = read(path);
-        std::iter::empty::<&str>().map(read).fold(first, |strictest, other| {
-            if other.is_stricter_than(&strictest) { other } else { strictest }
-        })
+    fn first_or_strictest(&self, standing: Standing, method: &str, path: &str) -> Applied<'_> {
+        let mut strictest = None;
+        for watched in self.custom.iter().filter(|watched| watched.holds_method(method)) {
+            match watched.coverage(path) {
+                Coverage::No => {}
+                Coverage::InSomeReadings => {
+                    strictest = Some(stricter(strictest, watched.applied(standing)));
+                }
+                Coverage::InEveryReading => return stricter(strictest, watched.applied(standing)),
+            }
+        }
+        stricter(strictest, default_of(standing))
     }
 }
 
-impl Policy {
-    fn matches(&self, method: &str, path: &str) -> bool {
-        (self.methods.is_empty() || self.methods.iter().any(|own| own.eq_ignore_ascii_case(method)))
-            && (self.paths.is_empty() || self.paths.iter().any(|prefix| holds(prefix, path)))
+/// Of what some readings lead to and what others do.
+fn stricter<'a>(some: Option<Applied<'a>>, other: Applied<'a>) -> Applied<'a> {
+    some.filter(|some| !other.is_stricter_than(some)).unwrap_or(other)
+}
+
+impl Watched {
+    fn holds_method(&self, method: &str) -> bool {
+        let own = &self.policy.methods;
+        own.is_empty() || own.iter().any(|own| own.eq_ignore_ascii_case(method))
+    }
+
+    fn coverage(&self, path: &str) -> Coverage {
+        self.paths.as_ref().map_or(Coverage::InEveryReading, |paths| paths.coverage(path))
     }
 
     fn applied(&self, standing: Standing) -> Applied<'_> {
+        let Policy { name, anonymous, authenticated, dry_run, .. } = &self.policy;
         let quota = match standing {
-            Standing::Authenticated => self.authenticated,
-            Standing::Anonymous | Standing::Proxy => self.anonymous,
+            Standing::Authenticated => *authenticated,
+            Standing::Anonymous | Standing::Proxy => *anonymous,
         };
-        Applied { name: &self.name, quota, dry_run: self.dry_run }
+        Applied { name, quota, dry_run: *dry_run }
     }
 }
 
@@ -203,14 +220,6 @@ fn default_of(standing: Standing) -> Applied<'static> {
         Standing::Proxy => ("proxy", Quota::PROXY),
     };
     Applied { name, quota, dry_run: false }
-}
-
-/// Whether `path` is `prefix` or lies below it. The prefix has no trailing slash.
-fn holds(prefix: &str, path: &str) -> bool {
-    let (prefix, path) = (prefix.as_bytes(), path.as_bytes());
-    path.len() >= prefix.len()
-        && path[..prefix.len()].eq_ignore_ascii_case(prefix)
-        && matches!(path.get(prefix.len()), None | Some(b'/' | b'?' | b'#'))
 }
 
 fn check(policy: &Policy) -> Result<(), PolicyError> {

@@ -102,6 +102,7 @@ fn the_first_policy_that_matches_wins_and_the_defaults_come_last() {
     assert_eq!(name("GET", "/searching"), "anonymous");
     assert_eq!(name("GET", "/sear"), "anonymous");
     assert_eq!(name("GET", "/x/search"), "anonymous");
+    assert_eq!(name("GET", "/x/../search"), "search");
     assert_eq!(name("GET", "*"), "anonymous");
 }
 
@@ -117,6 +118,35 @@ fn a_policy_for_the_root_or_for_no_path_holds_every_path() {
         assert_eq!((authenticated.name, authenticated.quota.limit), ("all", 10));
         assert_eq!(policies.apply(Standing::Proxy, "GET", "/").name, "proxy");
     }
+}
+
+#[test]
+fn no_way_to_write_a_path_leads_to_a_laxer_policy() {
+    let policies = Policies::new(vec![
+        policy("static", &["/static"], &[], "1000/1m"),
+        policy("login", &["/login"], &[], "1/1m"),
+        policy("search", &["/search"], &[], "30/1m"),
+        Policy { dry_run: true, ..policy("trial", &["/trial"], &[], "1/1h") },
+    ])
+    .unwrap();
+    let name = |path| policies.apply(Standing::Anonymous, "GET", path).name;
+    // One reading only, however it is written.
+    assert_eq!(name("/static/a.css"), "static");
+    assert_eq!(name("/static/a%20b.css"), "static");
+    assert_eq!(name("/LOGIN"), "login");
+    assert_eq!(name("/%6Cogin"), "login");
+    assert_eq!(name("/static/../login"), "login");
+    assert_eq!(name("/search/x?next=/login"), "search");
+    // Readers disagree: the strictest of what they may serve.
+    assert_eq!(name("/static/..;/login"), "login");
+    assert_eq!(name("/static/..%2flogin"), "login");
+    assert_eq!(name("/static\\..\\login"), "login");
+    assert_eq!(name("/login/..;/static"), "login");
+    assert_eq!(name("/search/..;/elsewhere"), "anonymous");
+    // What is only counted is no refuge from what is enforced.
+    assert_eq!(name("/trial/x"), "trial");
+    assert_eq!(name("/trial/..;/search"), "anonymous");
+    assert_eq!(name("/trial/..;/login"), "login");
 }
 
 #[rstest]
