@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::blocklist::Lists;
 use ipwarden_engine::clock::Moment;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::db::{Db, DbError};
@@ -28,6 +29,8 @@ mod follow;
 mod held;
 mod hints;
 mod news;
+#[cfg(test)]
+mod tests;
 
 pub use hints::{CHANNEL, announce};
 
@@ -54,7 +57,8 @@ pub enum Source {
 pub struct Status {
     /// Where they come from.
     pub source: Source,
-    /// The version of the store that they are as good as.
+    /// The version of the store that they are as good as; that of the [`Lists`] themselves stays
+    /// behind while changes change nothing in them.
     pub version: i64,
     /// How many networks are blocked, including what has ended and was not pruned yet.
     pub blocked: usize,
@@ -98,9 +102,10 @@ pub struct Feeder {
     publish: Box<dyn Fn(Arc<Lists>) + Send + Sync>,
     store_ahead: Box<dyn Fn(i64) + Send + Sync>,
     copy: Copy,
-    /// What the lists came to at `version`; on its way through a blocking thread it is not here.
-    held: Held,
-    /// The version that `held` is at; `None` when everything has to be loaded.
+    /// What the lists come to; only blocking threads lock it.
+    held: Arc<Mutex<Held>>,
+    /// The version that `held` is at, or beyond when a step was cut short: changes may be taken in
+    /// twice. `None` when everything has to be loaded.
     version: Option<i64>,
     status: watch::Sender<Status>,
     keys: watch::Sender<i64>,
@@ -129,7 +134,7 @@ impl Feeder {
             publish: Box::new(publish),
             store_ahead: Box::new(store_ahead),
             copy: Copy::new(copy),
-            held: Held::default(),
+            held: Arc::default(),
             version: None,
             status: watch::Sender::new(none),
             keys: watch::Sender::new(0),
@@ -198,24 +203,22 @@ impl Feeder {
         patient.run(move |conn| news::everything(conn, now).boxed()).await
     }
 
-    /// Builds new lists and puts them into force; a build that was cut short is made up for whole.
+    /// Builds new lists and puts them into force; says whether there were any.
     async fn take_in(&mut self, news: News, now: Moment) -> bool {
         let (version, keys, whole) = (news.version, news.keys, self.version.is_none());
-        let mut held = std::mem::take(&mut self.held);
-        self.version = None;
+        let held = self.held.clone();
         let built = tokio::task::spawn_blocking(move || {
+            let mut held = held.lock();
             let changed = held.apply(news);
-            let lists = (changed || whole).then(|| held.lists(version));
-            (held, lists)
-        })
-        .await;
-        let Ok((held, lists)) = built else {
-            tracing::error!("building the lists was cut short");
+            ((changed || whole).then(|| held.lists(version)), held.counts())
+        });
+        let Ok((lists, (blocked, allowed))) = built.await else {
+            tracing::error!("building the lists was cut short; they are loaded whole");
+            self.version = None;
             return false;
         };
-        self.held = held;
         self.version = Some(version);
-        let (blocked, allowed) = self.held.counts();
+        let fresh = lists.is_some();
         if let Some(lists) = lists {
             (self.publish)(Arc::new(lists));
             tracing::debug!(version, blocked, allowed, "lists in force");
@@ -231,7 +234,7 @@ impl Feeder {
             self.keys.send_replace(version);
         }
         self.save_copy_if_due(now).await;
-        true
+        fresh
     }
 
     /// Writes the copy on disk, unless it is current or was written just now.
@@ -239,16 +242,7 @@ impl Feeder {
         if let Some(version) = self.version
             && self.copy.is_due(now)
         {
-            self.save_copy(version, now).await;
-        }
-    }
-
-    async fn save_copy(&mut self, version: i64, now: Moment) {
-        let held = std::mem::take(&mut self.held);
-        self.version = None;
-        if let Some(held) = self.copy.save(held, version, now).await {
-            self.held = held;
-            self.version = Some(version);
+            self.copy.save(self.held.clone(), version, now).await;
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use ipwarden_engine::blocklist::{Lists, disk};
 use ipwarden_engine::clock::Moment;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::held::Held;
@@ -60,23 +61,17 @@ impl Copy {
         if let Some(writing) = &mut self.writing {
             let Some(written) = writing.now_or_never() else { return false };
             self.writing = None;
-            if !written.unwrap_or(false) {
-                self.outdated = true;
-                self.not_before = now.steady + LONGEST_REST;
-            }
+            self.note(written.unwrap_or(false));
         }
         self.outdated && now.steady >= self.not_before
     }
 
-    /// Starts to write the copy, and hands the lists back as soon as their bytes are collected; the disk
-    /// may take its time. `None` if that was cut short.
-    pub(super) async fn save(&mut self, held: Held, version: i64, now: Moment) -> Option<Held> {
+    /// Starts to write the copy, and returns as soon as its bytes are collected; the disk may take its
+    /// time.
+    pub(super) async fn save(&mut self, held: Arc<Mutex<Held>>, version: i64, now: Moment) {
         self.written().await;
-        let encoded = tokio::task::spawn_blocking(move || {
-            let bytes = held.encode(version);
-            (held, bytes)
-        });
-        let (held, bytes) = encoded.await.ok()?;
+        let encode = move || held.lock().encode(version);
+        let Ok(bytes) = tokio::task::spawn_blocking(encode).await else { return };
         self.outdated = false;
         self.not_before = now.steady + (bytes.len() as u64 * REST_PER_BYTE).min(LONGEST_REST);
         let path = self.path.clone();
@@ -87,13 +82,21 @@ impl Copy {
             }
             written.is_ok()
         }));
-        Some(held)
     }
 
     /// Waits until nothing is being written any more.
     pub(super) async fn written(&mut self) {
         if let Some(writing) = self.writing.take() {
-            let _ = writing.await;
+            let written = writing.await.unwrap_or(false);
+            self.note(written);
+        }
+    }
+
+    /// What could not be written is tried again, but neither often nor noisily.
+    fn note(&mut self, written: bool) {
+        if !written {
+            self.outdated = true;
+            self.not_before += LONGEST_REST;
         }
     }
 }

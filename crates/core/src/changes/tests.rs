@@ -1,0 +1,72 @@
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::timeout;
+
+use super::*;
+use crate::db::Create;
+use crate::redis::RedisPool;
+
+#[tokio::test]
+async fn a_store_that_was_set_back_is_loaded_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    db.migrate().await.unwrap();
+    let set = |db: &Db, sql: &'static str| {
+        let db = db.clone();
+        async move { db.run(move |conn| conn.batch(sql).boxed()).await.unwrap() }
+    };
+    set(&db, "update list_version set version = 7").await;
+    let mut feeder = Feeder::new(db.clone(), dir.path().join(COPY), |_| (), |_| ());
+    assert!(feeder.refresh(Moment::now()).await.unwrap());
+    assert_eq!(feeder.feed().status().borrow().version, 7);
+    set(&db, "update list_version set version = 3").await;
+    assert!(feeder.refresh(Moment::now()).await.unwrap());
+    assert_eq!(feeder.feed().status().borrow().version, 3);
+}
+
+#[tokio::test]
+async fn a_hint_has_the_store_asked() {
+    let redis = ipwarden_testbed::redis_private().unwrap();
+    let pool = RedisPool::new(redis.url().parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    let feeder = Feeder::new(db, dir.path().join(COPY), |_| (), |_| ());
+    let nudge = feeder.nudge.clone();
+    let nudged = || timeout(Duration::from_secs(20), nudge.notified());
+    let listening =
+        hints::listen(redis.url().parse().unwrap(), nudge.clone(), feeder.feed().status());
+    let hinting = async {
+        nudged().await.expect("whoever has just subscribed asks once");
+        announce(&pool, 41).await.unwrap();
+        nudged().await.expect("a version that is not ours is a reason to ask");
+        redis.stop().unwrap();
+        redis.start().unwrap();
+        nudged().await.expect("after a reconnect there may be something that was missed");
+        announce(&pool, 42).await.unwrap();
+        nudged().await.expect("hints arrive on the new connection");
+    };
+    tokio::select! {
+        never = listening => match never {},
+        () = hinting => {}
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_could_not_be_written_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    db.migrate().await.unwrap();
+    let path = dir.path().join("later").join(COPY);
+    let mut feeder = Feeder::new(db, path.clone(), |_| (), |_| ());
+    feeder.refresh(Moment { wall: 0, steady: 0 }).await.unwrap();
+    feeder.copy.written().await;
+    assert!(!path.exists() && feeder.copy.is_outdated());
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    feeder.save_copy_if_due(Moment { wall: 0, steady: 1 }).await;
+    feeder.copy.written().await;
+    assert!(!path.exists(), "a full disk is not tried again at once");
+    feeder.save_copy_if_due(Moment { wall: 0, steady: 60_000_000 }).await;
+    feeder.copy.written().await;
+    assert!(path.exists() && !feeder.copy.is_outdated());
+}
