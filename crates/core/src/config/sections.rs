@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipwarden_engine::client_ip::{ClientIpConfigError, ClientIpResolver};
 use ipwarden_engine::network::Network;
+use ipwarden_engine::sensitive_path::SensitivePaths;
 use ipwarden_engine::spool::Durability;
 use serde::{Serialize, Serializer};
 
@@ -222,7 +223,7 @@ impl Default for Scan {
         Scan {
             max_requests: 100,
             window: Duration::from_hours(1),
-            sensitive_paths: vec!["/admin".to_owned(), "/login".to_owned()],
+            sensitive_paths: SensitivePaths::DEFAULT.map(str::to_owned).to_vec(),
             auto_block: false,
         }
     }
