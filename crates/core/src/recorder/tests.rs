@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::record::{RecordRef, RecordVerdict, Reference};
 use ipwarden_engine::spool::{Spool, SpoolOptions};
 
 use super::Recorder;
-use crate::db::{Create, Db, request_logs};
+use crate::db::{Create, Db, request_logs, spool_positions};
 use crate::geo::Geo;
 
 fn record(path: &str) -> RecordRef<'_> {
@@ -22,6 +22,10 @@ fn record(path: &str) -> RecordRef<'_> {
         user_agent: None,
         reference: Reference::random(),
     }
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(1_790_000_000_000_000).unwrap()
 }
 
 async fn sql(db: &Db, statement: &'static str) {
@@ -46,7 +50,7 @@ async fn a_record_that_the_store_refuses_holds_up_its_own_segment_only() {
     for (path, writer) in ["/refused", "/one", "/two"].into_iter().zip(&mut writers) {
         writer.append(&record(path));
     }
-    let now: DateTime<Utc> = DateTime::from_timestamp_micros(1_790_000_000_000_000).unwrap();
+    let now = now();
     let error = recorder.ship_all(now).await.unwrap_err();
     assert!(error.to_string().contains("1 segments"), "{error}");
     assert_eq!(recorder.status().shipped, 2);
@@ -59,4 +63,33 @@ async fn a_record_that_the_store_refuses_holds_up_its_own_segment_only() {
     assert_eq!(recorder.ship_all(now).await.unwrap(), 1);
     let count = db.run(|conn| request_logs::count(conn).boxed()).await.unwrap();
     assert_eq!(count, 4);
+}
+
+#[tokio::test]
+async fn positions_are_kept_while_their_segment_is_there_and_some_weeks_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    db.migrate().await.unwrap();
+    let spool = Spool::open(dir.path(), SpoolOptions::default()).unwrap();
+    let geo = Arc::new(Geo::open(Vec::new(), None, None));
+    let recorder = Recorder::new(spool.clone(), db.clone(), geo, "node-a");
+    let (mut open, mut closed) = (spool.writer(), spool.writer());
+    open.append(&record("/"));
+    closed.append(&record("/"));
+    recorder.ship_all(now()).await.unwrap();
+    let segments: Vec<_> = spool.segments().iter().map(|segment| segment.id.to_string()).collect();
+    drop(closed);
+    recorder.ship_all(now()).await.unwrap();
+
+    let known = async |days: i64| {
+        recorder.tidy(now() + TimeDelta::days(days)).await.unwrap();
+        let segments = segments.clone();
+        db.run(move |conn| spool_positions::of(conn, segments).boxed()).await.unwrap()
+    };
+    assert_eq!(known(34).await.len(), 2);
+    let left = known(36).await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].0, spool.segments()[0].id.to_string());
+    open.append(&record("/"));
+    assert_eq!(recorder.ship_all(now()).await.unwrap(), 1);
 }
