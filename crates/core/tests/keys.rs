@@ -1,6 +1,4 @@
 //! API keys, on both databases.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 #![expect(clippy::unwrap_used, reason = "only tests come here")]
 
 mod common;
