@@ -6,8 +6,8 @@
 //! committed) makes it certain, a hint over Redis makes it quick, and whatever does not follow on
 //! (a gap, a store set back) makes it load everything again.
 //!
-//! It also keeps the copy on disk, from which a restart without its store still blocks, and knows
-//! how far the store's clock is ahead of this machine's, because blocks end by the store's.
+//! It also keeps the copy on disk, from which a restart without its store still blocks, and tells the
+//! guard what the store's clock shows, because blocks end by that.
 //!
 //! What is deliberately absent: it changes nothing in the store, prunes nothing, and never
 //! takes lists away: without a store the last ones stay in force, and blocks in them still end.
@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::blocklist::Lists;
 use ipwarden_engine::clock::Moment;
+use ipwarden_engine::guard::Guard;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -99,8 +100,8 @@ impl Feed {
 /// Follows the store and feeds the guard.
 pub struct Feeder {
     db: Db,
-    publish: Box<dyn Fn(Arc<Lists>) + Send + Sync>,
-    store_ahead: Box<dyn Fn(i64) + Send + Sync>,
+    publish: Box<dyn Fn(Lists) + Send + Sync>,
+    set_clock: Box<dyn Fn(i64, Moment) + Send + Sync>,
     copy: Copy,
     /// What the lists come to; only blocking threads lock it.
     held: Arc<Mutex<Held>>,
@@ -113,13 +114,24 @@ pub struct Feeder {
 }
 
 impl Feeder {
-    /// A feeder that gives new lists to `publish`, and to `store_ahead` the microseconds by which the
-    /// store's clock is ahead of this machine's. `copy` is the file that outlives the store.
+    /// A feeder of `guard`. `copy` is the file that outlives the store, by the name of [`COPY`].
+    pub fn of(guard: Arc<Guard>, db: Db, copy: PathBuf) -> Feeder {
+        let clock = guard.clone();
+        Feeder::new(
+            db,
+            copy,
+            move |lists| guard.set_lists(lists),
+            move |store_now, at| clock.set_store_clock(store_now, at),
+        )
+    }
+
+    /// A feeder that gives new lists to `publish`, and to `set_clock` what the store's clock showed (in
+    /// microseconds since the Unix epoch) at a moment of this machine's.
     pub fn new(
         db: Db,
         copy: PathBuf,
-        publish: impl Fn(Arc<Lists>) + Send + Sync + 'static,
-        store_ahead: impl Fn(i64) + Send + Sync + 'static,
+        publish: impl Fn(Lists) + Send + Sync + 'static,
+        set_clock: impl Fn(i64, Moment) + Send + Sync + 'static,
     ) -> Feeder {
         let none = Status {
             source: Source::None,
@@ -132,7 +144,7 @@ impl Feeder {
         Feeder {
             db,
             publish: Box::new(publish),
-            store_ahead: Box::new(store_ahead),
+            set_clock: Box::new(set_clock),
             copy: Copy::new(copy),
             held: Arc::default(),
             version: None,
@@ -165,7 +177,7 @@ impl Feeder {
             status.allowed = allowed;
         });
         tracing::info!(version = lists.version, blocked, allowed, "lists loaded from the disk");
-        (self.publish)(Arc::new(lists));
+        (self.publish)(lists);
     }
 
     /// Asks the store once, and puts what is new into force. Says whether anything was.
@@ -220,7 +232,7 @@ impl Feeder {
         self.version = Some(version);
         let fresh = lists.is_some();
         if let Some(lists) = lists {
-            (self.publish)(Arc::new(lists));
+            (self.publish)(lists);
             tracing::debug!(version, blocked, allowed, "lists in force");
             self.copy.outdated();
         }

@@ -39,8 +39,8 @@ impl Replica {
         let feeder = Feeder::new(
             db.clone(),
             dir.join(changes::COPY),
-            move |lists| *into.lock() = lists,
-            move |micros| ahead.store(micros, Ordering::Relaxed),
+            move |lists| *into.lock() = Arc::new(lists),
+            move |store_now, at| ahead.store(store_now - at.wall, Ordering::Relaxed),
         );
         Replica { feed: feeder.feed(), feeder, lists, store_ahead }
     }

@@ -106,14 +106,17 @@ impl Feeder {
         }
     }
 
-    /// Finds out how far the store's clock is ahead of ours.
+    /// Finds out what the store's clock shows: the embedded store's is this machine's.
     async fn compare_clocks(&self, before: Moment) -> Result<(), DbError> {
-        let store = self.db.clock(date(before)).await?.timestamp_micros();
-        let trip = Moment::now().steady - before.steady;
+        let store_now = self.db.clock(date(before)).await?.timestamp_micros();
         if self.db.is_sqlite() {
-            (self.store_ahead)(0);
-        } else if trip <= LONGEST_TRIP {
-            (self.store_ahead)(store - (before.wall + trip.cast_signed() / 2));
+            (self.set_clock)(store_now, before);
+            return Ok(());
+        }
+        let trip = Moment::now().steady - before.steady;
+        if trip <= LONGEST_TRIP {
+            let wall = before.wall + trip.cast_signed() / 2;
+            (self.set_clock)(store_now, Moment { wall, steady: before.steady + trip / 2 });
         }
         Ok(())
     }

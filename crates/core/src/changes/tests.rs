@@ -17,7 +17,7 @@ async fn a_store_that_was_set_back_is_loaded_whole() {
         async move { db.run(move |conn| conn.batch(sql).boxed()).await.unwrap() }
     };
     set(&db, "update list_version set version = 7").await;
-    let mut feeder = Feeder::new(db.clone(), dir.path().join(COPY), |_| (), |_| ());
+    let mut feeder = Feeder::new(db.clone(), dir.path().join(COPY), |_| (), |_, _| ());
     assert!(feeder.refresh(Moment::now()).await.unwrap());
     assert_eq!(feeder.feed().status().borrow().version, 7);
     set(&db, "update list_version set version = 3").await;
@@ -31,7 +31,7 @@ async fn a_hint_has_the_store_asked() {
     let pool = RedisPool::new(redis.url().parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
-    let feeder = Feeder::new(db, dir.path().join(COPY), |_| (), |_| ());
+    let feeder = Feeder::new(db, dir.path().join(COPY), |_| (), |_, _| ());
     let nudge = feeder.nudge.clone();
     let nudged = || timeout(Duration::from_secs(20), nudge.notified());
     let listening =
@@ -58,7 +58,7 @@ async fn a_copy_that_could_not_be_written_is_tried_again() {
     let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
     db.migrate().await.unwrap();
     let path = dir.path().join("later").join(COPY);
-    let mut feeder = Feeder::new(db, path.clone(), |_| (), |_| ());
+    let mut feeder = Feeder::new(db, path.clone(), |_| (), |_, _| ());
     feeder.refresh(Moment { wall: 0, steady: 0 }).await.unwrap();
     feeder.copy.written().await;
     assert!(!path.exists() && feeder.copy.is_outdated());
