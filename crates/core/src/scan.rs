@@ -88,6 +88,8 @@ pub struct Judged {
     pub opened: usize,
     /// How many were blocked without a person.
     pub blocked: usize,
+    /// The version of the lists that these blocks made, to be announced.
+    pub version: Option<i64>,
 }
 
 /// Judges what is due at `clock`: the windows that ended since the last one that was judged, and the
@@ -197,7 +199,7 @@ where
     for due in db.run(plan).await? {
         let judged = scan(db, terms, due, lease, clock()).await?;
         if judged.findings > 0 {
-            let Judged { window, findings, opened, blocked } = judged;
+            let Judged { window, findings, opened, blocked, .. } = judged;
             tracing::info!(%window, findings, opened, blocked, "suspicious addresses were found");
         }
         all.push(judged);
@@ -243,7 +245,7 @@ pub async fn scan(
             let store_now = conn.clock(now).await?;
             leases::renew(conn, &lease, store_now).await?;
             let findings = decided.len();
-            let Flagged { opened, blocked } = flag(conn, decided, now).await?;
+            let Flagged { opened, blocked, version } = flag(conn, decided, now).await?;
             let run = ScanRun {
                 window_start: window.start(),
                 window_end: window.end(),
@@ -259,7 +261,7 @@ pub async fn scan(
             for row in &due.settles {
                 touched_hours::forget(conn, row).await?;
             }
-            Ok(Judged { window, findings, opened, blocked })
+            Ok(Judged { window, findings, opened, blocked, version })
         }
         .boxed()
     })

@@ -27,6 +27,8 @@ const SCAN: &str = "scan";
 pub(super) struct Flagged {
     pub(super) opened: usize,
     pub(super) blocked: usize,
+    /// The version of the lists that the blocks made.
+    pub(super) version: Option<i64>,
 }
 
 /// Flags each finding. Belongs in the transaction that renewed the lease.
@@ -35,6 +37,10 @@ pub(super) async fn flag(
     decided: Vec<Decided>,
     now: DateTime<Utc>,
 ) -> Result<Flagged, DbError> {
+    if decided.iter().any(|one| one.decision != Decision::Review) {
+        // Before any row: a review takes this lock first, too.
+        list_changes::lock(conn).await?;
+    }
     let networks: Vec<Network> = decided.iter().map(|one| one.finding.network).collect();
     let mut rows: HashMap<(Network, Rule), Vec<SuspiciousIp>> = HashMap::new();
     for row in suspicious_ips::of(conn, &networks).await? {
@@ -52,7 +58,7 @@ pub(super) async fn flag(
         let review = match decision {
             Decision::Review => None,
             Decision::Block { until } => {
-                block(conn, &finding, until, now).await?;
+                flagged.version = Some(block(conn, &finding, until, now).await?);
                 flagged.blocked += 1;
                 Some(Review { status: Status::Blocked, by: SCAN.to_owned(), at: now })
             }
@@ -145,7 +151,7 @@ async fn block(
     finding: &Finding,
     until: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> Result<(), DbError> {
+) -> Result<i64, DbError> {
     let store_now = conn.clock(now).await?;
     let reason = match finding.rule {
         Rule::Volume => format!("{} requests within an hour", finding.hits),
@@ -160,7 +166,10 @@ async fn block(
         expires_at: Some(until),
     };
     let (entry, _) = blocked_ips::put(conn, entry).await?;
-    list_changes::record(conn, List::Blocked, Op::Set, &[Some(finding.network)], store_now).await?;
+    let networks = [Some(finding.network)];
+    let version =
+        list_changes::record(conn, List::Blocked, Op::Set, &networks, store_now).await?;
     let target = finding.network.to_string();
-    audit_log::insert(conn, store_now, SCAN, "block", &target, json!(entry)).await
+    audit_log::insert(conn, store_now, SCAN, "block", &target, json!(entry)).await?;
+    Ok(version)
 }
