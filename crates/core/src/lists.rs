@@ -30,6 +30,7 @@ use crate::duration::Term;
 
 pub use self::check::{Because, Checked, Standing, check};
 pub use self::own::own_addresses;
+pub(crate) use self::put::block_in;
 pub use self::put::{allow, block};
 pub use self::remove::{disallow, unblock};
 pub use self::review::{Judgement, ReviewError, Reviewed, review};
@@ -255,7 +256,7 @@ pub async fn prune_ended(db: &Db, now: DateTime<Utc>) -> Result<(usize, Option<i
 }
 
 /// Takes the lock of the lists and returns the store's time behind it, in whole microseconds.
-async fn lock(conn: &mut Conn, now: DateTime<Utc>) -> Result<DateTime<Utc>, DbError> {
+pub(crate) async fn lock(conn: &mut Conn, now: DateTime<Utc>) -> Result<DateTime<Utc>, DbError> {
     list_changes::lock(conn).await?;
     Ok(conn.clock(now).await?.trunc_subsecs(6))
 }

@@ -32,6 +32,7 @@ use crate::db::touched_hours::{self, TouchedHour};
 use crate::db::{Conn, Db, DbError, allowed_ips, traffic};
 use crate::decide::decide;
 use crate::detect::{Rules, Window, detect};
+use crate::lists;
 
 /// The name of the lease that a scan needs.
 pub const LEASE: &str = "scan";
@@ -240,12 +241,13 @@ pub async fn scan(
     let decided = decide(findings, terms.auto_block, &rails, now);
 
     let lease = lease.clone();
+    let rails = lists::Rails { trusted: terms.trusted.clone(), own: terms.own.clone() };
     db.transaction(move |conn| {
         async move {
             let store_now = conn.clock(now).await?;
             leases::renew(conn, &lease, store_now).await?;
             let findings = decided.len();
-            let Flagged { opened, blocked, version } = flag(conn, decided, now).await?;
+            let Flagged { opened, blocked, version } = flag(conn, decided, &rails, now).await?;
             let run = ScanRun {
                 window_start: window.start(),
                 window_end: window.end(),

@@ -78,7 +78,7 @@ fn patient(db: &Db, request: &Request) -> Db {
 }
 
 /// [`block`] within a transaction that holds the lock of the lists, at the store's time `at`.
-pub(super) async fn block_in(
+pub(crate) async fn block_in(
     conn: &mut Conn,
     request: Request,
     actor: &Actor,

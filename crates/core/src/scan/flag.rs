@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use ipwarden_engine::network::Network;
+use ipwarden_engine::network::{Network, Parsed};
 use serde_json::json;
 
-use crate::db::entries::NewEntry;
-use crate::db::list_changes::{self, List, Op};
 use crate::db::suspicious_ips::{self, NewSuspiciousIp, Review, Status, SuspiciousIp};
-use crate::db::{Conn, DbError, audit_log, blocked_ips, traffic};
+use crate::db::{Conn, DbError, traffic};
 use crate::decide::{Decided, Decision};
 use crate::detect::{Evidence, Finding, Rule};
+use crate::duration::Term;
+use crate::lists::{self, Actor, Done, Outcome, Request};
 
 /// How long a dismissed address is left alone.
 const DISMISSED: TimeDelta = TimeDelta::days(30);
@@ -35,12 +35,14 @@ pub(super) struct Flagged {
 pub(super) async fn flag(
     conn: &mut Conn,
     decided: Vec<Decided>,
+    rails: &lists::Rails,
     now: DateTime<Utc>,
 ) -> Result<Flagged, DbError> {
     if decided.iter().any(|one| one.decision != Decision::Review) {
-        // Before any row: a review takes this lock first, too.
-        list_changes::lock(conn).await?;
+        // Before any row of ours: a review takes this lock first, too.
+        lists::lock(conn, now).await?;
     }
+    let at = conn.clock(now).await?;
     let networks: Vec<Network> = decided.iter().map(|one| one.finding.network).collect();
     let mut rows: HashMap<(Network, Rule), Vec<SuspiciousIp>> = HashMap::new();
     for row in suspicious_ips::of(conn, &networks).await? {
@@ -58,9 +60,13 @@ pub(super) async fn flag(
         let review = match decision {
             Decision::Review => None,
             Decision::Block { until } => {
-                flagged.version = Some(block(conn, &finding, until, now).await?);
-                flagged.blocked += 1;
-                Some(Review { status: Status::Blocked, by: SCAN.to_owned(), at: now })
+                // The two clocks may differ, the span does not.
+                let term = Term::For((until - now).to_std().unwrap_or_default());
+                block(conn, &finding, term, (rails, at)).await?.map(|done| {
+                    flagged.version = done.version.or(flagged.version);
+                    flagged.blocked += 1;
+                    Review { status: Status::Blocked, by: SCAN.to_owned(), at: now }
+                })
             }
         };
         match open {
@@ -146,30 +152,21 @@ async fn merged(
     Ok(new)
 }
 
+/// Blocks as a person would, behind the same guard rails; `None` if the allowlist was changed in
+/// between so that they refuse it now.
 async fn block(
     conn: &mut Conn,
     finding: &Finding,
-    until: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> Result<i64, DbError> {
-    let store_now = conn.clock(now).await?;
-    let reason = match finding.rule {
-        Rule::Volume => format!("{} requests within an hour", finding.hits),
-        Rule::SensitivePath => format!("{} requests for sensitive paths", finding.hits),
-    };
-    let entry = NewEntry {
-        network: finding.network,
-        reason,
+    term: Term,
+    (rails, at): (&lists::Rails, DateTime<Utc>),
+) -> Result<Option<Done<Outcome>>, DbError> {
+    let request = Request {
+        targets: vec![Parsed { network: finding.network, masked: false }],
+        term,
+        reason: Some(format!("{} requests within an hour", finding.hits)),
         origin: SCAN.to_owned(),
-        created_by: SCAN.to_owned(),
-        created_at: store_now,
-        expires_at: Some(until),
+        force: false,
     };
-    let (entry, _) = blocked_ips::put(conn, entry).await?;
-    let networks = [Some(finding.network)];
-    let version =
-        list_changes::record(conn, List::Blocked, Op::Set, &networks, store_now).await?;
-    let target = finding.network.to_string();
-    audit_log::insert(conn, store_now, SCAN, "block", &target, json!(entry)).await?;
-    Ok(version)
+    let actor = Actor { name: SCAN.to_owned(), address: None };
+    Ok(lists::block_in(conn, request, &actor, rails, at).await?.ok())
 }
