@@ -4,11 +4,13 @@
 pub mod access_log;
 pub mod changes;
 pub mod config;
+pub mod context;
 pub mod db;
 pub mod decide;
 pub mod detect;
 pub mod duration;
 pub mod geo;
+pub mod health;
 pub mod import;
 pub mod keys;
 pub mod lists;

@@ -88,6 +88,8 @@ pub struct Identity(Arc<str>);
 pub struct Admission {
     /// Who asked.
     pub client: ClientIp,
+    /// Whether the caller had found out who that is.
+    pub authenticated: bool,
     /// Whether it may pass.
     pub verdict: Verdict,
     /// The quota it was counted against: `None` for an allowed client, which has none, and for a
@@ -153,7 +155,11 @@ impl Worker {
             self.take(&client, request, now).await
         };
         self.counters.count(&verdict);
-        Admission { client, verdict, quota, reference: Reference::random(), at: now }
+        if client.degraded {
+            self.counters.unresolved();
+        }
+        let authenticated = request.identity.is_some();
+        Admission { client, authenticated, verdict, quota, reference: Reference::random(), at: now }
     }
 
     /// Takes one request from the quota of an identity, or else of an address: never both.

@@ -18,6 +18,8 @@ pub struct Counts {
     pub throttled: u64,
     /// Served, although a policy in dry run was used up; counted under `allowed` too.
     pub would_limit: u64,
+    /// Requests of trusted proxies whose header did not name the client readably.
+    pub unresolved: u64,
 }
 
 #[derive(Default)]
@@ -30,6 +32,7 @@ pub(super) struct OfWorker {
     blocked: AtomicU64,
     throttled: AtomicU64,
     would_limit: AtomicU64,
+    unresolved: AtomicU64,
 }
 
 impl Counters {
@@ -45,6 +48,7 @@ impl Counters {
             blocked: sum.blocked + worker.blocked.load(Relaxed),
             throttled: sum.throttled + worker.throttled.load(Relaxed),
             would_limit: sum.would_limit + worker.would_limit.load(Relaxed),
+            unresolved: sum.unresolved + worker.unresolved.load(Relaxed),
         })
     }
 }
@@ -57,6 +61,10 @@ impl OfWorker {
             Verdict::Throttled => &self.throttled,
         };
         counter.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn unresolved(&self) {
+        self.unresolved.fetch_add(1, Relaxed);
     }
 
     pub(super) fn would_limit(&self) {

@@ -1,0 +1,211 @@
+//! What callers send: bodies and query strings, read strictly, every complaint with its field.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{FromRequest, HttpRequest, web};
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+
+/// No body here needs more, in bytes.
+const LARGEST_BODY: usize = 256 << 10;
+/// Rows of a page, unless asked for otherwise.
+const PAGE: i64 = 50;
+const LARGEST_PAGE: i64 = 1_000;
+
+/// A JSON body. Unknown and repeated fields are errors of the type it is read into.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Body<T>, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+        let is_json = essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+        let mut payload = payload.take();
+        Box::pin(async move {
+            if !is_json {
+                return Err(ApiError::NotJson);
+            }
+            let mut body = web::BytesMut::new();
+            while let Some(chunk) = payload.next().await {
+                let chunk = chunk.map_err(|error| malformed("body", error))?;
+                if body.len() + chunk.len() > LARGEST_BODY {
+                    return Err(ApiError::TooLarge { limit: LARGEST_BODY });
+                }
+                body.extend_from_slice(&chunk);
+            }
+            parse(&body).map(Body)
+        })
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { named_field(error.inner()) } else { path };
+        malformed(&field, error.into_inner())
+    })?;
+    json.end().map_err(|error| malformed("body", error))?;
+    Ok(read)
+}
+
+/// serde names unknown, missing and repeated fields in its message only.
+fn named_field(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let named = message.contains("field `").then(|| message.split('`').nth(1)).flatten();
+    named.unwrap_or("body").to_owned()
+}
+
+fn malformed(field: &str, error: impl std::fmt::Display) -> ApiError {
+    ApiError::Malformed { field: field.to_owned(), detail: error.to_string() }
+}
+
+/// The parameters of a query string. Those that nobody asked for are refused by [`Query::done`].
+pub(crate) struct Query(BTreeMap<String, String>);
+
+impl Query {
+    pub(crate) fn of(request: &HttpRequest) -> Result<Query, ApiError> {
+        let pairs: Vec<(String, String)> = web::Query::from_query(request.query_string())
+            .map(web::Query::into_inner)
+            .map_err(|error| ApiError::Malformed {
+                field: "query".to_owned(),
+                detail: error.to_string(),
+            })?;
+        let mut query = BTreeMap::new();
+        for (name, value) in pairs {
+            if query.insert(name.clone(), value).is_some() {
+                let detail = format!("`{name}` stands in the query twice");
+                return Err(ApiError::Malformed { field: name, detail });
+            }
+        }
+        Ok(Query(query))
+    }
+
+    /// The value of a parameter, if it is there.
+    pub(crate) fn take<T>(&mut self, name: &'static str) -> Result<Option<T>, ApiError>
+    where
+        T: FromStr,
+        T::Err: std::fmt::Display,
+    {
+        let Some(text) = self.0.remove(name) else { return Ok(None) };
+        match text.parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(ApiError::Invalid { field: name, detail: error.to_string() }),
+        }
+    }
+
+    /// A time of RFC 3339.
+    pub(crate) fn time(&mut self, name: &'static str) -> Result<Option<DateTime<Utc>>, ApiError> {
+        let Some(text) = self.0.remove(name) else { return Ok(None) };
+        // A `+` in a query is a blank by the rules of forms; people forget to escape it.
+        match DateTime::parse_from_rfc3339(&text.replace(' ', "+")) {
+            Ok(time) => Ok(Some(time.to_utc())),
+            Err(_) => Err(ApiError::Invalid {
+                field: name,
+                detail: format!("`{text}` is no time of RFC 3339, such as 2026-01-31T12:00:00Z"),
+            }),
+        }
+    }
+
+    /// How many rows a page shall have.
+    pub(crate) fn limit(&mut self) -> Result<i64, ApiError> {
+        match self.take("limit")?.unwrap_or(PAGE) {
+            limit @ 1..=LARGEST_PAGE => Ok(limit),
+            other => Err(ApiError::Invalid {
+                field: "limit",
+                detail: format!("{other} is not between 1 and {LARGEST_PAGE}"),
+            }),
+        }
+    }
+
+    /// The position that a page's `next` named.
+    pub(crate) fn cursor<const N: usize>(&mut self) -> Result<Option<[i64; N]>, ApiError> {
+        let Some(text) = self.0.remove("cursor") else { return Ok(None) };
+        let parts: Option<Vec<i64>> = text.split('.').map(|part| part.parse().ok()).collect();
+        match parts.and_then(|parts| parts.try_into().ok()) {
+            Some(cursor) => Ok(Some(cursor)),
+            None => Err(ApiError::Invalid {
+                field: "cursor",
+                detail: "this is no position that a page's `next` named".to_owned(),
+            }),
+        }
+    }
+
+    /// Refuses what is left.
+    pub(crate) fn done(self) -> Result<(), ApiError> {
+        match self.0.into_keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let detail = format!("this route knows no parameter `{name}`");
+                Err(ApiError::Malformed { field: name, detail })
+            }
+        }
+    }
+}
+
+/// Writes a position for `next`.
+pub(crate) fn cursor<const N: usize>(position: [i64; N]) -> String {
+    position.map(|part| part.to_string()).join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sent {
+        #[expect(dead_code, reason = "only read into")]
+        target: String,
+        #[serde(default)]
+        #[expect(dead_code, reason = "only read into")]
+        force: bool,
+    }
+
+    #[test]
+    fn every_complaint_about_a_body_names_a_field() {
+        let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        for (body, named) in [
+            ("", "body"),
+            ("{}", "target"),
+            ("[]", "target"),
+            ("null", "body"),
+            ("1e400", "body"),
+            (deep.as_str(), "body"),
+            (r#"{"target":5}"#, "target"),
+            (r#"{"target":"a","force":"yes"}"#, "force"),
+            (r#"{"target":"a","target":"b"}"#, "target"),
+            (r#"{"target":"a","extra":1}"#, "extra"),
+            ("\u{feff}{}", "body"),
+            (r#"{"target":NaN}"#, "target"),
+            (r#"{"target":"\ud800"}"#, "target"),
+            (r#"{"target":"a"} x"#, "body"),
+        ] {
+            match parse::<Sent>(body.as_bytes()) {
+                Err(ApiError::Malformed { field, .. }) => assert_eq!(field, named, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_reads_as_it_was_written() {
+        let mut query = Query(BTreeMap::from([("cursor".to_owned(), cursor([-5, 7]))]));
+        assert_eq!(query.cursor().ok().flatten(), Some([-5, 7]));
+        for tampered in ["", "5", "1.2.3", "a.b", "1.99999999999999999999"] {
+            let mut query = Query(BTreeMap::from([("cursor".to_owned(), tampered.to_owned())]));
+            assert!(query.cursor::<2>().is_err(), "{tampered}");
+        }
+    }
+}

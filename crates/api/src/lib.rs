@@ -1,0 +1,10 @@
+//! The ipwarden service: its listeners, and every route on them.
+//!
+//! [`server::run`] reads from top to bottom; [`routes`] is the only list of routes.
+
+pub mod server;
+
+mod auth;
+mod error;
+mod input;
+mod routes;

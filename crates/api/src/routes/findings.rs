@@ -1,0 +1,98 @@
+//! `/api/v1/suspicious`: what the scan found, and its review.
+
+use actix_web::{HttpRequest, web};
+use futures_util::FutureExt as _;
+use ipwarden_core::context::Context;
+use ipwarden_core::db::suspicious_ips::{self, Status, SuspiciousIp};
+use ipwarden_core::lists::{self, Judgement, Rails, Reviewed};
+use serde::Deserialize;
+
+use crate::auth::{Operator, Reader};
+use crate::error::ApiError;
+use crate::input::{Body, Query, cursor};
+use crate::routes::lists::{Items, reason_of, term_of};
+use crate::routes::now;
+
+/// What a person decides about a finding.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Review {
+    action: Word,
+    /// How long a block lasts; `permanent` by default.
+    #[serde(rename = "for")]
+    term: Option<String>,
+    reason: Option<String>,
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Block,
+    Dismiss,
+}
+
+pub(crate) async fn page(
+    request: HttpRequest,
+    _: Reader,
+    context: web::Data<Context>,
+) -> Result<web::Json<Items<SuspiciousIp>>, ApiError> {
+    let mut query = Query::of(&request)?;
+    let status = match query.take::<String>("status")?.as_deref() {
+        None | Some("open") => Some(Status::Open),
+        Some("all") => None,
+        Some(word) => Some(word.parse().map_err(|error| ApiError::Invalid {
+            field: "status",
+            detail: format!("{error}, or all"),
+        })?),
+    };
+    let before = query.cursor::<1>()?.map(|[id]| id);
+    let limit = query.limit()?;
+    query.done()?;
+    let rows = context
+        .db
+        .run(move |conn| suspicious_ips::page(conn, status, before, limit).boxed())
+        .await?;
+    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == limit);
+    let next = rows.last().filter(|_| full).map(|row| cursor([row.id]));
+    Ok(web::Json(Items { items: rows, next }))
+}
+
+pub(crate) async fn find(
+    _: Reader,
+    context: web::Data<Context>,
+    id: web::Path<String>,
+) -> Result<web::Json<SuspiciousIp>, ApiError> {
+    let id = id_of(&id)?;
+    let row = context.db.run(move |conn| suspicious_ips::find(conn, id).boxed()).await?;
+    row.map(web::Json).ok_or(ApiError::NotFound { what: format!("finding {id}") })
+}
+
+pub(crate) async fn review(
+    Operator(caller): Operator,
+    context: web::Data<Context>,
+    id: web::Path<String>,
+    Body(wanted): Body<Review>,
+) -> Result<web::Json<Reviewed>, ApiError> {
+    let id = id_of(&id)?;
+    let judgement = match wanted.action {
+        Word::Block => Judgement::Block {
+            term: term_of(wanted.term)?,
+            reason: reason_of(wanted.reason)?,
+            force: wanted.force,
+        },
+        Word::Dismiss => Judgement::Dismiss,
+    };
+    let rails = Rails::of_this_machine(context.config.client_ip.trusted_proxies.clone());
+    let done = lists::review(&context.db, id, judgement, caller.actor(), rails, now()).await?;
+    context.announce(done.version);
+    Ok(web::Json(done))
+}
+
+fn id_of(text: &str) -> Result<i64, ApiError> {
+    text.parse().map_err(|_| ApiError::Invalid {
+        field: "id",
+        detail: "the id of a finding is a whole number".to_owned(),
+    })
+}

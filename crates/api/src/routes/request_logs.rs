@@ -1,0 +1,56 @@
+//! `/api/v1/request-logs`: what was asked, by whom, and what became of it.
+
+use actix_web::{HttpRequest, web};
+use chrono::DateTime;
+use futures_util::FutureExt as _;
+use ipwarden_core::context::Context;
+use ipwarden_core::db::request_logs::{self, Filter, Logged};
+use ipwarden_engine::network::Network;
+use ipwarden_engine::record::RecordVerdict;
+
+use crate::auth::Reader;
+use crate::error::ApiError;
+use crate::input::{Query, cursor};
+use crate::routes::lists::Items;
+
+pub(crate) async fn page(
+    request: HttpRequest,
+    _: Reader,
+    context: web::Data<Context>,
+) -> Result<web::Json<Items<Logged>>, ApiError> {
+    let mut query = Query::of(&request)?;
+    let filter = Filter {
+        network: query.take::<Network>("ip")?,
+        path_prefix: query.take("path")?,
+        verdict: query.take::<RecordVerdict>("verdict")?.map(|verdict| verdict.to_string()),
+        since: query.time("since")?,
+        until: query.time("until")?,
+    };
+    if let (Some(since), Some(until)) = (filter.since, filter.until)
+        && since > until
+    {
+        let detail = "`since` is after `until`".to_owned();
+        return Err(ApiError::Invalid { field: "since", detail });
+    }
+    let after = match query.cursor::<2>()? {
+        None => None,
+        Some([micros, id]) => match DateTime::from_timestamp_micros(micros) {
+            Some(at) => Some((at, id)),
+            None => {
+                let detail = "this is no position that a page's `next` named".to_owned();
+                return Err(ApiError::Invalid { field: "cursor", detail });
+            }
+        },
+    };
+    let limit = query.limit()?;
+    query.done()?;
+    let rows = context
+        .db
+        .run(move |conn| {
+            async move { request_logs::page(conn, &filter, after, limit).await }.boxed()
+        })
+        .await?;
+    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == limit);
+    let next = rows.last().filter(|_| full).map(|row| cursor([row.at.timestamp_micros(), row.id]));
+    Ok(web::Json(Items { items: rows, next }))
+}

@@ -1,0 +1,179 @@
+//! From a configuration to answered requests, and to an orderly end.
+
+use std::io::IsTerminal;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::{App, HttpServer, web};
+use anyhow::Context as _;
+use ipwarden_core::config::{Config, ConfigError, Loaded, load_with_flags, process_environment};
+use ipwarden_core::context::Context;
+use ipwarden_engine::clock::Moment;
+use ipwarden_guard::GuardMiddleware;
+
+use crate::auth::{WrongKeys, identify};
+use crate::routes;
+
+/// A request head has to be there within this time, however slowly it is sent.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// How long accepted requests may take to finish once the end has begun, in seconds.
+const FINISH_SECONDS: u64 = 3;
+
+/// The ipwarden service.
+#[derive(Debug, clap::Parser)]
+#[command(name = "api", version, about)]
+pub struct Arguments {
+    /// The configuration file; without it `ipwarden.toml` in this directory, if there is one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The store: sqlite://path or postgres://user@host/database
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+impl Arguments {
+    /// Reads the configuration: default, file, environment, these arguments.
+    ///
+    /// # Errors
+    /// Every key that is wrong, with what would be right.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let flags: Vec<(&str, &str)> =
+            self.database_url.iter().map(|url| ("database_url", url.as_str())).collect();
+        load_with_flags(self.config.as_deref(), process_environment(), &flags)
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then stops in order: readiness goes first, accepted requests
+/// finish, the log is shipped.
+///
+/// # Errors
+/// What keeps the service from starting; nothing does later.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let public = bind("public.bind", config.public.bind)?;
+    let control = bind("control.bind", config.control.bind)?;
+    let listening = Listening { public: public.local_addr()?, control: control.local_addr()? };
+
+    let context = Arc::new(Context::open(config, Moment::now()).await?);
+    if context.db.is_sqlite() {
+        let jobs = ipwarden_scheduler::Work::of(
+            &context.config,
+            context.db.clone(),
+            context.redis.clone(),
+            Moment::now(),
+        );
+        context.spawn(|stop| async move {
+            if let Err(error) = ipwarden_scheduler::run(jobs, stop).await {
+                tracing::error!(%error, "the hourly jobs do not run");
+            }
+        });
+    }
+    let public = serve_public(&context, public)?;
+    let control = serve_control(&context, control)?;
+    announce(&context, &listening);
+
+    let (handles, ended) = ([public.handle(), control.handle()], [public, control]);
+    let stopper = tokio::spawn(stop_on_signal(context.clone(), handles));
+    let [public, control] = ended;
+    let (public, control) = tokio::join!(public, control);
+    stopper.abort();
+    context.shutdown().await;
+    public.and(control).context("a listener failed")
+}
+
+struct Listening {
+    public: SocketAddr,
+    control: SocketAddr,
+}
+
+fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("{key}: cannot listen on {address}; set {key} to a free one"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn serve_public(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result<Server> {
+    let guard = GuardMiddleware::new(context.guard.clone()).identify(identify(context));
+    let context = web::Data::from(context.clone());
+    let server = HttpServer::new(move || {
+        App::new().app_data(context.clone()).configure(routes::public).wrap(guard.clone())
+    });
+    Ok(server
+        .client_request_timeout(HEAD_LIMIT)
+        .shutdown_timeout(FINISH_SECONDS)
+        .disable_signals()
+        .listen(listener)?
+        .run())
+}
+
+fn serve_control(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result<Server> {
+    let wrong_keys = web::Data::new(WrongKeys::default());
+    let context = web::Data::from(context.clone());
+    let server = HttpServer::new(move || {
+        App::new().app_data(context.clone()).app_data(wrong_keys.clone()).configure(routes::control)
+    });
+    Ok(server
+        .workers(1)
+        .client_request_timeout(HEAD_LIMIT)
+        .shutdown_timeout(FINISH_SECONDS)
+        .disable_signals()
+        .listen(listener)?
+        .run())
+}
+
+async fn stop_on_signal(context: Arc<Context>, [public, control]: [ServerHandle; 2]) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("no signals can be received: this process can only be killed");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: accepted requests finish, the log is shipped");
+    context.begin_shutdown();
+    public.stop(true).await;
+    // Last, so that `/readyz` says until the end that no new requests are wanted.
+    control.stop(true).await;
+}
+
+/// Tells a person where to look. On stderr, as everything that is not data.
+fn announce(context: &Context, listening: &Listening) {
+    let data_dir = std::path::absolute(&context.config.data_dir)
+        .unwrap_or_else(|_| context.config.data_dir.clone());
+    let size = if context.db.is_sqlite() { "embedded" } else { "fleet" };
+    eprintln!("ipwarden {} ({size}) is up", env!("CARGO_PKG_VERSION"));
+    eprintln!("  public   {:<28} everything here passes the guard", url(listening.public));
+    eprintln!("  control  {:<28} for operators: API, metrics, health", url(listening.control));
+    eprintln!("  data     {}", data_dir.display());
+    let key_file = data_dir.join(ipwarden_core::keys::ADMIN_KEY_FILE);
+    match &context.first_admin_key {
+        Some(path) => {
+            eprintln!("  key      {} (the first admin key, just made)", path.display());
+            if std::io::stderr().is_terminal()
+                && let Ok(key) = std::fs::read_to_string(path)
+            {
+                eprintln!("           {}", key.trim());
+            }
+        }
+        None if key_file.exists() => {
+            eprintln!("  key      {} (the first admin key)", key_file.display());
+        }
+        None => eprintln!("  key      made elsewhere; `ipctl key list` shows which there are"),
+    }
+    eprintln!("  try      curl -i {}/", url(listening.public));
+}
+
+/// The address as it can be clicked on: nobody connects to "any address".
+fn url(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{address}")
+}

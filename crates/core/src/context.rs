@@ -1,0 +1,365 @@
+//! The composition root: opens the stores, builds the guard, feeds it, and ships its log.
+//!
+//! Every process that guards requests has one [`Context`], `api` as well as an application that wraps
+//! itself. Commands that only talk to the store use [`open_store`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use ipwarden_engine::clock::Moment;
+use ipwarden_engine::guard::{Guard, Parts};
+use ipwarden_engine::quota::Policies;
+use ipwarden_engine::rate_limit::{Limiter, LocalOptions, RedisOptions};
+use ipwarden_engine::sensitive_path::SensitivePaths;
+use ipwarden_engine::spool::{Spool, SpoolOptions};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::changes::{self, Feed, Feeder, Source};
+use crate::config::{Config, StoreUrl};
+use crate::db::{Create, Db, DbError, nodes};
+use crate::geo::Geo;
+use crate::keys::{self, FirstKeyError, Keys};
+use crate::recorder::Recorder;
+use crate::redis::RedisPool;
+
+/// How often the files of places are looked at.
+const GEO_LOOK: Duration = Duration::from_secs(5);
+/// How often a node says that it lives; it counts as dead after three missed beats.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for a store that does not answer. The log stays in the spool.
+const LAST_SHIPMENT: Duration = Duration::from_secs(4);
+
+/// Everything that a guarding process is made of. Cheap to share behind an [`Arc`].
+pub struct Context {
+    /// What it was built from.
+    pub config: Arc<Config>,
+    /// The store.
+    pub db: Db,
+    /// Redis, in a fleet.
+    pub redis: Option<RedisPool>,
+    /// Decides.
+    pub guard: Arc<Guard>,
+    /// Knows where addresses are.
+    pub geo: Arc<Geo>,
+    /// Knows the API keys.
+    pub keys: Arc<Keys>,
+    /// How the lists in force stand.
+    pub feed: Feed,
+    /// Ships the log.
+    pub recorder: Arc<Recorder>,
+    /// What this process is called.
+    pub node: Arc<str>,
+    /// Where the first admin key was written, if this start made it.
+    pub first_admin_key: Option<PathBuf>,
+    stopping: AtomicBool,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Opens the store that a configuration names.
+///
+/// # Errors
+/// [`DbError::Missing`] when there is none and `create` forbids making one. A PostgreSQL that does not
+/// answer is found out when it is first used.
+pub async fn open_store(config: &Config, create: Create) -> Result<Db, DbError> {
+    match config.store_url() {
+        StoreUrl::Sqlite(path) => {
+            if let (Create::IfMissing, Some(directory)) = (create, path.parent()) {
+                std::fs::create_dir_all(directory).map_err(|error| {
+                    DbError::Unreachable(format!("{}: {error}", directory.display()))
+                })?;
+            }
+            Db::open_sqlite(&path, create).await
+        }
+        StoreUrl::Postgres(url) => Db::postgres(&url, connections(config)),
+    }
+}
+
+fn connections(config: &Config) -> usize {
+    usize::try_from(config.store.max_connections).unwrap_or(usize::MAX)
+}
+
+impl Context {
+    /// Opens everything and starts to feed the guard and to ship its log.
+    ///
+    /// A PostgreSQL or Redis that does not answer is no error: the guard goes on with what it has.
+    ///
+    /// # Errors
+    /// When the data directory cannot be used or belongs to another process, or the store's schema is
+    /// older than this program.
+    pub async fn open(config: Config, now: Moment) -> anyhow::Result<Context> {
+        let data_dir = std::path::absolute(&config.data_dir)?;
+        std::fs::create_dir_all(&data_dir)
+            .with_context(|| format!("data_dir {} cannot be made", data_dir.display()))?;
+        let spool = open_spool(&config, &data_dir)?;
+
+        let db = open_store(&config, Create::IfMissing).await?;
+        prepare_schema(&db).await?;
+        let redis = config.redis_url.clone().map(RedisPool::new);
+
+        let guard = Guard::new(guard_parts(&config, spool)?, now);
+        let geo = open_geo(&config, &data_dir, redis.clone()).await?;
+        let node: Arc<str> = config.node_name().into();
+        let recorder = Recorder::new(guard.spool().clone(), db.clone(), geo.clone(), node.clone());
+        let copy = data_dir.join(changes::COPY);
+        let mut feeder = Feeder::of(guard.clone(), db.clone(), copy);
+        feeder.start().await;
+        let (first_admin_key, keys) = open_keys(&db, &data_dir, date(now)).await?;
+
+        let context = Context {
+            config: Arc::new(config),
+            db,
+            redis,
+            guard,
+            geo,
+            keys: Arc::new(keys),
+            feed: feeder.feed(),
+            recorder: Arc::new(recorder),
+            node,
+            first_admin_key,
+            stopping: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        context.start(feeder, now);
+        Ok(context)
+    }
+
+    /// Starts what runs beside the requests. The list is all there is.
+    fn start(&self, feeder: Feeder, now: Moment) {
+        let (stop, redis_url) = (&self.stop, self.config.redis_url.clone());
+        self.tasks.spawn(feeder.run(redis_url, stop.clone()));
+        self.tasks.spawn(ship(self.recorder.clone(), stop.clone()));
+        let (keys, db, feed) = (self.keys.clone(), self.db.clone(), self.feed.clone());
+        self.tasks.spawn(follow_keys(keys, db, feed, stop.clone()));
+        self.tasks.spawn(follow_files(self.geo.clone(), stop.clone()));
+        if !self.db.is_sqlite() {
+            let guard = self.guard.clone();
+            let beat =
+                heartbeat(self.db.clone(), self.node.clone(), guard, date(now), stop.clone());
+            self.tasks.spawn(beat);
+        }
+        self.tasks.close();
+    }
+
+    /// Has a change of the lists reach this process and every other at once. The change is committed;
+    /// should a hint be lost, the next poll finds it.
+    pub fn announce(&self, version: Option<i64>) {
+        let Some(version) = version else { return };
+        self.feed.nudge();
+        if let Some(redis) = self.redis.clone() {
+            self.tasks.spawn(async move {
+                if let Err(error) = changes::announce(&redis, version).await {
+                    tracing::debug!(%error, "no hint was sent");
+                }
+            });
+        }
+    }
+
+    /// Runs something beside the requests until the context shuts down.
+    pub fn spawn<F>(&self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task(self.stop.clone()));
+    }
+
+    /// Says that no new requests are wanted: readiness goes first.
+    pub fn begin_shutdown(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Context::begin_shutdown`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether this process can decide: it has lists, from the store or from its copy on disk.
+    pub fn is_ready(&self) -> bool {
+        !self.is_stopping() && self.feed.status().borrow().source != Source::None
+    }
+
+    /// Stops what runs beside the requests and ships the log. Call it when the last request was
+    /// answered and the workers are gone; a context without one ships what an earlier process left.
+    pub async fn shutdown(&self) {
+        self.begin_shutdown();
+        self.stop.cancel();
+        self.tasks.wait().await;
+        let shipping = self.recorder.ship_all(date(Moment::now()));
+        match tokio::time::timeout(LAST_SHIPMENT, shipping).await {
+            Ok(Ok(records)) => tracing::debug!(records, "the log is shipped"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the rest of the log stays in the spool until the next start");
+            }
+            Err(_) => tracing::warn!("the store is slow; the rest of the log stays in the spool"),
+        }
+        if !self.db.is_sqlite() {
+            let node = self.node.clone();
+            let leaving = self.db.with_timeout(Duration::from_secs(1));
+            let left =
+                leaving.run(move |conn| async move { nodes::leave(conn, &node).await }.boxed());
+            if let Err(error) = left.await {
+                tracing::debug!(%error, "the heartbeat will run out by itself");
+            }
+        }
+    }
+}
+
+fn open_spool(config: &Config, data_dir: &Path) -> anyhow::Result<Spool> {
+    let log = &config.request_log;
+    let options = SpoolOptions {
+        max_bytes: log.spool_bytes,
+        durability: log.durability,
+        ..SpoolOptions::default()
+    };
+    Ok(Spool::open(data_dir, options)?)
+}
+
+/// An embedded store is brought up to date here; a fleet's by `ipctl migrate`.
+async fn prepare_schema(db: &Db) -> anyhow::Result<()> {
+    if db.is_sqlite() {
+        let applied = db.migrate().await?;
+        if !applied.is_empty() {
+            tracing::info!(migrations = %applied.join(", "), "the store is up to date");
+        }
+        return Ok(());
+    }
+    match db.check_schema().await {
+        Err(error) if error.is_unreachable() => {
+            tracing::warn!(%error, "going on with the lists of the last start");
+            Ok(())
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+fn guard_parts(config: &Config, spool: Spool) -> anyhow::Result<Parts> {
+    let memory = usize::try_from(config.rate_limit.memory_bytes).unwrap_or(usize::MAX);
+    let local = LocalOptions { max_bytes: memory };
+    let limiter = match &config.redis_url {
+        Some(url) => Limiter::redis(url.clone(), RedisOptions { local, ..RedisOptions::default() }),
+        None => Limiter::local(local),
+    };
+    Ok(Parts {
+        resolver: config.client_ip.resolver()?,
+        policies: Policies::new(config.quotas.clone())?,
+        limiter,
+        sensitive_paths: SensitivePaths::new(&config.scan.sensitive_paths),
+        spool,
+        ipv6_prefix: config.client_ip.ipv6_prefix,
+    })
+}
+
+/// The files of places that a configuration names, or the directory where they are looked for.
+pub fn geo_files(config: &Config) -> Vec<PathBuf> {
+    match config.geo.files.is_empty() {
+        true => vec![PathBuf::from("geoip")],
+        false => config.geo.files.clone(),
+    }
+}
+
+async fn open_geo(
+    config: &Config,
+    data_dir: &Path,
+    redis: Option<RedisPool>,
+) -> anyhow::Result<Arc<Geo>> {
+    let (files, data_dir) = (geo_files(config), data_dir.to_owned());
+    let open = move || Arc::new(Geo::open(files, Some(&data_dir), redis));
+    Ok(tokio::task::spawn_blocking(open).await?)
+}
+
+async fn open_keys(
+    db: &Db,
+    data_dir: &Path,
+    now: DateTime<Utc>,
+) -> anyhow::Result<(Option<PathBuf>, Keys)> {
+    let made = match keys::first_admin_key(db, data_dir, now).await {
+        Ok(made) => made,
+        // Without its store nobody can tell whether there are keys; a later start can.
+        Err(FirstKeyError::Store(error)) if error.is_unreachable() => None,
+        Err(error) => return Err(error).context("the first admin key cannot be made"),
+    };
+    let keys = Keys::default();
+    if let Err(error) = keys.reload(db).await {
+        tracing::warn!(%error, "no API key is known until the store answers");
+    }
+    Ok((made, keys))
+}
+
+async fn ship(recorder: Arc<Recorder>, stop: CancellationToken) {
+    recorder.run(&stop).await;
+}
+
+/// Reloads the keys whenever they may have changed, until it worked.
+async fn follow_keys(keys: Arc<Keys>, db: Db, feed: Feed, stop: CancellationToken) {
+    let mut changed = feed.keys();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            alive = changed.changed() => if alive.is_err() { return },
+        }
+        while let Err(error) = keys.reload(&db).await {
+            tracing::warn!(%error, "the API keys cannot be reloaded");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+}
+
+async fn follow_files(geo: Arc<Geo>, stop: CancellationToken) {
+    while pause(GEO_LOOK, &stop).await {
+        let geo = geo.clone();
+        // Copying and checking a file of 66 MB takes its time.
+        let looked = tokio::task::spawn_blocking(move || geo.reload_if_changed()).await;
+        if looked.is_ok_and(|changed| changed) {
+            tracing::info!("the files of places were replaced");
+        }
+    }
+}
+
+async fn heartbeat(
+    db: Db,
+    node: Arc<str>,
+    guard: Arc<Guard>,
+    started_at: DateTime<Utc>,
+    stop: CancellationToken,
+) {
+    loop {
+        let (node, now) = (node.clone(), date(Moment::now()));
+        let beat = db.run(move |conn| {
+            async move {
+                let now = conn.clock(now).await?;
+                nodes::beat(conn, &node, "api", started_at, now).await
+            }
+            .boxed()
+        });
+        match beat.await {
+            Ok(live) => guard.limiter().set_live_replicas(u32::try_from(live).unwrap_or(1)),
+            // The last known number holds.
+            Err(error) => tracing::debug!(%error, "no heartbeat"),
+        }
+        if !pause(HEARTBEAT, &stop).await {
+            return;
+        }
+    }
+}
+
+/// Waits; `false` when it is time to stop.
+async fn pause(period: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = tokio::time::sleep(period) => true,
+    }
+}
+
+fn date(now: Moment) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(now.wall).unwrap_or_default()
+}
