@@ -221,15 +221,15 @@ pub async fn scan(
 ) -> Result<Judged, DbError> {
     let window = due.window;
     let judged_by = terms.clone();
-    let (traffic, allowed) = db
+    let (started_at, traffic, allowed) = db
         .with_timeout(TRAFFIC_LIMIT)
         .run(move |conn| {
             async move {
                 let terms = judged_by;
+                let started_at = conn.clock(now).await?;
                 let traffic =
                     traffic::of_window(conn, window, &terms.rules, &terms.trusted).await?;
-                let store_now = conn.clock(now).await?;
-                Ok((traffic, allowed_ips::listed(conn, store_now).await?))
+                Ok((started_at, traffic, allowed_ips::listed(conn, started_at).await?))
             }
             .boxed()
         })
@@ -252,7 +252,7 @@ pub async fn scan(
                 window_start: window.start(),
                 window_end: window.end(),
                 scheduler: lease.holder.clone(),
-                started_at: now,
+                started_at,
                 finished_at: store_now,
                 findings: i64::try_from(findings).unwrap_or(i64::MAX),
             };

@@ -302,6 +302,14 @@ async fn a_proxy_within_a_64_does_not_count_for_its_neighbours() {
         let terms = Arc::new(Terms { trusted, ..Terms::default() });
         run(&store, &terms, at("11:00:10")).await;
         assert_eq!(open(&store).await, Vec::<String>::new());
+
+        let one_more = request("2001:db8:0:1::b", at("10:05:00"), "/");
+        log_late(&store, vec![one_more], at("11:01:00")).await;
+        run(&store, &terms, at("11:05:10")).await;
+        assert_eq!(open(&store).await, ["2001:db8:0:1::/64 volume 101"]);
+        let row = rows(&store.db, None).await.remove(0);
+        let shown = row.evidence["requests"].as_array().unwrap();
+        assert!(shown.iter().all(|one| one["address"] == "2001:db8:0:1::b"), "{shown:?}");
     })
     .await;
 }

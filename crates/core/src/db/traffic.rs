@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Binary, Nullable, SmallInt, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, SmallInt, Text};
 use diesel_async::RunQueryDsl;
 use ipwarden_engine::network::Network;
 
@@ -30,7 +31,7 @@ pub async fn of_window(
 ) -> Result<Traffic, DbError> {
     let mut volume = volume(conn, window, rules, trusted).await?;
     for counted in &mut volume {
-        counted.sample = sample(conn, counted).await?;
+        counted.sample = sample(conn, counted, trusted).await?;
     }
     Ok(Traffic { volume, sensitive: sensitive(conn, window, trusted).await? })
 }
@@ -156,13 +157,20 @@ fn network_of(bytes: &[u8]) -> Option<Network> {
 }
 
 /// The newest requests that were counted.
-async fn sample(conn: &mut Conn, counted: &Counted) -> Result<Vec<Sampled>, DbError> {
+async fn sample(
+    conn: &mut Conn,
+    counted: &Counted,
+    trusted: &[Network],
+) -> Result<Vec<Sampled>, DbError> {
+    // A proxy may live in the /64 of its clients.
+    let of_others = format!("true{}", Words::of(conn).without(trusted));
     let newest = request_logs::table
         .filter(request_logs::address.ge(AddrValue(counted.network.address())))
         .filter(request_logs::address.le(AddrValue(counted.network.last_address())))
         .filter(request_logs::at.ge(TsValue(counted.first)))
         .filter(request_logs::at.le(TsValue(counted.last)))
         .filter(request_logs::verdict.ne("blocked"))
+        .filter(sql::<Bool>(&of_others))
         .order((request_logs::at.desc(), request_logs::id.desc()))
         .limit(SAMPLE_SIZE as i64)
         .select((
