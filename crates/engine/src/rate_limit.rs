@@ -135,7 +135,8 @@ impl WorkerLimiter {
     pub async fn take(&self, policy: &str, bucket: Bucket<'_>, quota: Quota, now: Moment) -> Taken {
         match &self.0 {
             Way::Local(local) => local.take(policy, bucket, quota, now),
-            Way::Redis(worker) => worker.take(policy, bucket, quota, now).await,
+            // Boxed, so that the future of who counts in process stays small.
+            Way::Redis(worker) => Box::pin(worker.take(policy, bucket, quota, now)).await,
         }
     }
 }

@@ -60,6 +60,37 @@ async fn without_redis_a_replica_goes_on_with_its_share_and_what_it_admitted_bef
 }
 
 #[tokio::test]
+async fn each_loss_and_each_return_of_redis_admits_at_most_one_quota_more() {
+    let server = ipwarden_testbed::redis_private().unwrap();
+    let replicas: Vec<Limiter> = (0..4).map(|_| on_redis(server.url(), impatient())).collect();
+    let workers: Vec<WorkerLimiter> = replicas.iter().map(Limiter::worker).collect();
+    let all = async |client, each| {
+        let mut total = 0;
+        for worker in &workers {
+            total += admitted(worker, client, each).await;
+        }
+        total
+    };
+    replicas.iter().for_each(|replica| replica.set_live_replicas(4));
+    assert_eq!(all(1, 10).await, 5);
+    server.stop().unwrap();
+    assert_eq!(all(1, 10).await, 0, "what Redis refused stays refused until its window frees");
+    assert_eq!(all(2, 10).await, 4, "a share of one each");
+    for replica in &replicas {
+        until(replica, BreakerState::Open).await;
+    }
+    server.start().unwrap();
+    for replica in &replicas {
+        until(replica, BreakerState::Closed).await;
+    }
+    // It came back empty, and knows nothing of what was admitted without it.
+    assert_eq!(all(1, 10).await, 0);
+    assert_eq!(all(2, 10).await, 5);
+    assert_eq!(all(2, 10).await, 0);
+    assert_eq!(all(3, 10).await, 5, "exact again");
+}
+
+#[tokio::test]
 async fn a_replica_that_starts_without_redis_limits_by_its_share_until_there_is_one() {
     let server = ipwarden_testbed::redis_private().unwrap();
     server.stop().unwrap();

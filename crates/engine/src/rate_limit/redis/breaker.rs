@@ -149,3 +149,47 @@ impl Drop for Probing {
         self.0.probing.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_misses_in_a_row_open_it_and_an_answer_between_them_does_not() {
+        let breaker = Breaker::new();
+        assert!(!breaker.missed() && !breaker.missed());
+        breaker.answered();
+        assert!(!breaker.missed() && !breaker.missed());
+        assert!(breaker.is_closed());
+        assert!(breaker.missed(), "the third opens it");
+        assert!(!breaker.missed(), "and no other does so again");
+        assert_eq!((breaker.state(), breaker.era()), (BreakerState::Open, 1));
+    }
+
+    #[test]
+    fn one_task_probes_at_a_time_and_only_its_success_closes_the_breaker() {
+        let breaker = Arc::new(Breaker::new());
+        assert!(breaker.open() && !breaker.open());
+        let probing = breaker.begin_probing().unwrap();
+        assert!(breaker.begin_probing().is_none());
+        probing.half_open();
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert!(!breaker.is_closed());
+        probing.open_again();
+        assert_eq!(breaker.state(), BreakerState::Open);
+        drop(probing);
+        breaker.begin_probing().expect("the last prober is gone").close();
+        assert!(breaker.is_closed());
+        assert!(!breaker.missed() && !breaker.missed(), "misses begin anew");
+        assert!(breaker.missed());
+        assert_eq!(breaker.era(), 2);
+    }
+
+    #[test]
+    fn ten_attempts_to_connect_again_are_allowed_in_one_second() {
+        let breaker = Breaker::new();
+        let before = Instant::now();
+        let allowed = (0..100).filter(|_| breaker.may_connect_again()).count();
+        assert!(allowed == 10 || before.elapsed() >= Duration::from_secs(1), "{allowed}");
+    }
+}

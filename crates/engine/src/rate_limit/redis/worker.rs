@@ -35,7 +35,7 @@ pub(crate) struct RedisWorker {
 struct Link {
     line: Option<Line>,
     /// Whether one was tried: the first is made at once, others not too often.
-    was_connected: bool,
+    was_tried: bool,
 }
 
 /// A connection in use.
@@ -69,15 +69,16 @@ impl RedisWorker {
         let Redis { breaker, options, .. } = &*self.redis;
         let line = self.line().await?;
         let turn = self.turn().await?;
-        if !breaker.is_closed() {
+        if !breaker.is_closed() || line.era != breaker.era() {
             return None;
         }
         let answers_before = line.answers.load(Ordering::Relaxed);
         let question = Question::new(policy, bucket, quota);
         let mut pending = send(question, line.connection.clone(), turn);
         let Some(answer) = within(options.patience, &mut pending).await else {
+            let counts = line.era == breaker.era();
             self.watch(pending, line, answers_before);
-            if breaker.missed() {
+            if counts && breaker.missed() {
                 self.opened("commands stay unanswered");
             }
             return None;
@@ -90,7 +91,7 @@ impl RedisWorker {
             }
             Err(error) => {
                 self.give_up(&line);
-                if breaker.missed() {
+                if line.era == breaker.era() && breaker.missed() {
                     self.opened(&error);
                 }
                 None
@@ -123,8 +124,8 @@ impl RedisWorker {
             return Some(line);
         }
         // Noted before, so that an attempt whose request goes away counts as well.
-        let was_connected = std::mem::replace(&mut self.link.lock().was_connected, true);
-        if was_connected && !breaker.may_connect_again() {
+        let was_tried = std::mem::replace(&mut self.link.lock().was_tried, true);
+        if was_tried && !breaker.may_connect_again() {
             return None;
         }
         let era = breaker.era();
@@ -165,7 +166,7 @@ impl RedisWorker {
 
     fn keep(&self, connection: RedisConnection, era: u64) -> Line {
         let line = Line { connection, era, answers: Arc::default() };
-        *self.link.lock() = Link { line: Some(line.clone()), was_connected: true };
+        *self.link.lock() = Link { line: Some(line.clone()), was_tried: true };
         line
     }
 
