@@ -1,0 +1,96 @@
+//! Values of arguments: read once, here, so that commands get what they can use.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, TimeDelta, Utc};
+use ipwarden_core::duration;
+use ipwarden_engine::network::{Network, NetworkError, Parsed, parse_address};
+
+/// An instant as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Instant {
+    /// So long ago.
+    Ago(TimeDelta),
+    /// Then.
+    At(DateTime<Utc>),
+}
+
+impl Instant {
+    /// The instant, for a command that was given at `now`.
+    pub(crate) fn resolve(self, now: DateTime<Utc>) -> DateTime<Utc> {
+        match self {
+            Instant::Ago(span) => now - span,
+            Instant::At(at) => at,
+        }
+    }
+}
+
+impl FromStr for Instant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Instant, String> {
+        if text == "now" {
+            return Ok(Instant::Ago(TimeDelta::zero()));
+        }
+        let ago = duration::parse(text).ok().and_then(|span| TimeDelta::from_std(span).ok());
+        ago.map(Instant::Ago).or_else(|| point(text).map(Instant::At)).ok_or_else(|| {
+            "no time: write one like 2026-11-22, 2026-11-22T17:00:00Z (UTC unless it says \
+             otherwise), or 2h for two hours ago"
+                .to_owned()
+        })
+    }
+}
+
+fn point(text: &str) -> Option<DateTime<Utc>> {
+    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+        return sensible(at.to_utc());
+    }
+    let formats = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
+    let time = formats.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
+    let date = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
+    sensible(time.or_else(date)?.and_utc())
+}
+
+/// Within what both databases can store and an hour more.
+fn sensible(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let first = DateTime::UNIX_EPOCH;
+    let last = DateTime::UNIX_EPOCH.checked_add_days(Days::new(365 * 1_000))?;
+    (first..last).contains(&at).then_some(at)
+}
+
+pub(super) fn network(text: &str) -> Result<Parsed, NetworkError> {
+    Network::parse(text)
+}
+
+pub(super) fn bare_network(text: &str) -> Result<Network, NetworkError> {
+    text.parse()
+}
+
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    parse_address(text.as_bytes()).ok_or_else(|| match Network::parse(text) {
+        Ok(_) => "a network has no one place; write an address".to_owned(),
+        Err(error) => error.to_string(),
+    })
+}
+
+/// Words that people read later, in a column of a table.
+pub(super) fn words(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 1_000;
+    let words = text.trim();
+    if words.chars().any(char::is_control) {
+        return Err("must be one line, without control characters".to_owned());
+    }
+    if words.len() > LONGEST {
+        return Err(format!("must be at most {LONGEST} bytes long"));
+    }
+    Ok(words.to_owned())
+}
+
+pub(super) fn name(text: &str) -> Result<String, String> {
+    match words(text)? {
+        name if name.is_empty() => Err("must not be empty".to_owned()),
+        name if name.len() > 100 => Err("must be at most 100 bytes long".to_owned()),
+        name => Ok(name),
+    }
+}

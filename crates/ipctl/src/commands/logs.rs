@@ -1,0 +1,93 @@
+//! `ipctl logs`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
+use ipwarden_core::db::request_logs::{self, Cursor, Filter, Logged};
+use ipwarden_core::db::{Db, DbError};
+
+use crate::cli::{Logs, resolve};
+use crate::failure::Failure;
+use crate::invocation::Invocation;
+use crate::now;
+use crate::output::Listing;
+
+/// Rows of one look at the store.
+const PAGE: i64 = 1_000;
+
+/// Between two looks while following.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How late a record may come into the store and still be shown while following.
+const LATE: TimeDelta = TimeDelta::seconds(60);
+
+pub(super) async fn run(given: Invocation, args: Logs) -> Result<(), Failure> {
+    let filter = Filter {
+        network: args.ip,
+        path_prefix: args.path,
+        verdict: args.verdict.map(|verdict| verdict.as_str().to_owned()),
+        since: resolve(args.since, given.now),
+        until: resolve(args.until, given.now),
+    };
+    let opened = given.open().await?;
+    let mut listing = given.out.listing();
+    let mut rows = newest(&opened.db, &filter, i64::from(args.limit)).await?;
+    rows.reverse();
+    for page in rows.chunks(1_000) {
+        listing.page(page)?;
+    }
+    if args.follow {
+        tokio::select! {
+            ended = follow(&opened.db, filter, rows, &mut listing) => ended?,
+            // The usual end.
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
+    Ok(listing.end("no request is on record that fits")?)
+}
+
+/// Up to `limit` records, the newest first.
+async fn newest(db: &Db, filter: &Filter, limit: i64) -> Result<Vec<Logged>, DbError> {
+    let mut all: Vec<Logged> = Vec::new();
+    let mut after: Option<Cursor> = None;
+    loop {
+        let left = limit - i64::try_from(all.len()).unwrap_or(limit);
+        if left <= 0 {
+            return Ok(all);
+        }
+        let (filter, wanted) = (filter.clone(), left.min(PAGE));
+        let page = db.run(move |conn| {
+            async move { request_logs::page(conn, &filter, after, wanted).await }.boxed()
+        });
+        let page = page.await?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after = Some((last.at, last.id));
+        all.extend(page);
+    }
+}
+
+/// Shows what is recorded from here on. Records come into the store a little out of order, so each
+/// look goes back a minute and leaves out what was shown.
+async fn follow(
+    db: &Db,
+    mut filter: Filter,
+    shown: Vec<Logged>,
+    listing: &mut Listing<Logged>,
+) -> Result<(), Failure> {
+    let asked_since = filter.since;
+    let began = now();
+    let mut seen: HashMap<i64, DateTime<Utc>> = shown.iter().map(|row| (row.id, row.at)).collect();
+    loop {
+        let horizon = (now() - LATE).max(began);
+        filter.since = Some(asked_since.map_or(horizon, |since| since.max(horizon)));
+        let mut rows = newest(db, &filter, i64::MAX).await?;
+        rows.retain(|row| !seen.contains_key(&row.id));
+        rows.reverse();
+        listing.page(&rows)?;
+        seen.retain(|_, at| *at >= horizon);
+        seen.extend(rows.iter().map(|row| (row.id, row.at)));
+        tokio::time::sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! `ipctl scan`.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::FutureExt;
+use ipwarden_core::config::Config;
+use ipwarden_core::db::list_changes;
+use ipwarden_core::detect::Rules;
+use ipwarden_core::lists::own_addresses;
+use ipwarden_core::scan::{self, Judged, Outcome, Terms};
+use serde::Serialize;
+
+use super::rows::{number, plain, untinted};
+use crate::cli::{Scan, resolve};
+use crate::failure::Failure;
+use crate::invocation::{Invocation, Opened, tell};
+use crate::now;
+use crate::output::{Column, Object, Row, Tint, count, time};
+
+pub(super) async fn run(given: Invocation, args: Scan) -> Result<(), Failure> {
+    let from = resolve(args.from, given.now);
+    let to = resolve(args.to, given.now).unwrap_or(given.now);
+    if let Some(from) = from.filter(|from| *from >= to) {
+        return Err(Failure::Usage(format!("{} is not before {}", time(from), time(to))));
+    }
+    let opened = given.open().await?;
+    let terms = terms(&opened.config);
+    let outcome = match from {
+        Some(from) => scan::run_between(&opened.db, &terms, (from, to), now).await?,
+        None => scan::run_due(&opened.db, &terms, "ipctl", now).await?,
+    };
+    let judged = finished(&opened, outcome).await?;
+    let rows: Vec<JudgedRow> = judged.iter().map(JudgedRow::from).collect();
+    if given.out.is_for_people() {
+        let found: Vec<_> = rows.iter().filter(|row| row.findings > 0).cloned().collect();
+        if !found.is_empty() {
+            given.out.rows(&found, "")?;
+        }
+        tell(summary(&judged));
+        return Ok(());
+    }
+    Ok(given.out.rows(&rows, "")?)
+}
+
+/// What was judged, after the replicas were told of blocks that came of it.
+pub(super) async fn finished(opened: &Opened, outcome: Outcome) -> Result<Vec<Judged>, Failure> {
+    let Outcome::Done(judged) = outcome else {
+        return Err(Failure::other(
+            "somebody else is scanning right now; try again when that is through",
+        ));
+    };
+    if judged.iter().any(|judged| judged.blocked > 0) {
+        let version = opened.db.run(|conn| list_changes::version(conn).boxed()).await?;
+        opened.announce(Some(version)).await;
+    }
+    Ok(judged)
+}
+
+/// What the configuration has scans judge by.
+pub(super) fn terms(config: &Config) -> Arc<Terms> {
+    Arc::new(Terms {
+        rules: Rules {
+            max_requests: config.scan.max_requests,
+            span: TimeDelta::from_std(config.scan.window).unwrap_or(TimeDelta::MAX),
+        },
+        trusted: config.client_ip.trusted_proxies.clone(),
+        own: own_addresses(),
+        auto_block: config.scan.auto_block,
+    })
+}
+
+/// How many hours were judged, and what came of it.
+pub(super) fn summary(judged: &[Judged]) -> String {
+    if judged.is_empty() {
+        return "no hour was due".to_owned();
+    }
+    let sum = |part: fn(&Judged) -> usize| judged.iter().map(part).sum::<usize>() as u64;
+    let opened = sum(|judged| judged.opened);
+    let mut text = format!(
+        "scanned {}: {}, {opened} of them new{}",
+        count(judged.len() as u64, "hour", "hours"),
+        count(sum(|judged| judged.findings), "finding", "findings"),
+        if opened > 0 { "; `ipctl list-suspicious` shows them" } else { "" },
+    );
+    let blocked = sum(|judged| judged.blocked);
+    if blocked > 0 {
+        text += &format!("; {} blocked without a person", count(blocked, "was", "were"));
+    }
+    text
+}
+
+/// A window that was judged.
+#[derive(Clone, Serialize)]
+struct JudgedRow {
+    window_start: DateTime<Utc>,
+    window_end: DateTime<Utc>,
+    findings: usize,
+    opened: usize,
+    blocked: usize,
+}
+
+impl From<&Judged> for JudgedRow {
+    fn from(judged: &Judged) -> JudgedRow {
+        JudgedRow {
+            window_start: judged.window.start(),
+            window_end: judged.window.end(),
+            findings: judged.findings,
+            opened: judged.opened,
+            blocked: judged.blocked,
+        }
+    }
+}
+
+impl Object for JudgedRow {
+    const FIELDS: &'static [&'static str] =
+        &["window_start", "window_end", "findings", "opened", "blocked"];
+}
+
+impl Row for JudgedRow {
+    const COLUMNS: &'static [Column] =
+        &[plain("HOUR (UTC)"), number("FINDINGS"), number("NEW"), number("BLOCKED")];
+
+    fn cells(&self, _: DateTime<Utc>) -> Vec<(String, Tint)> {
+        untinted([
+            self.window_start.format("%Y-%m-%d %H:%M").to_string(),
+            self.findings.to_string(),
+            self.opened.to_string(),
+            self.blocked.to_string(),
+        ])
+    }
+}
