@@ -41,7 +41,7 @@ const SMALLEST_SHARD: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalOptions {
     /// The bound for all logs together, in bytes; 256 MB by default, which holds the logs of
-    /// about 3.7 million clients with default quotas.
+    /// about 3.6 million clients with default quotas.
     pub max_bytes: usize,
 }
 
