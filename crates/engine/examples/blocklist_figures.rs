@@ -1,8 +1,9 @@
 //! Measures the blocklist: `cargo run --release -p ipwarden-engine --example blocklist_figures [networks ..]`.
 //!
 //! Networks are drawn at random: six in ten single addresses, three in ten /24s (IPv6: /64s), the
-//! rest /25 to /31 (IPv6: /32 to /63). "Dependent" look-ups each wait for the answer of the one before, as far as the processor
-//! does not guess it; "independent" ones may overlap. Times are the median of five rounds.
+//! rest /25 to /31 (IPv6: /32 to /63). "Dependent" look-ups each wait for the answer of the one
+//! before, as far as the processor does not guess it; "independent" ones may overlap. Times are the
+//! median of five rounds.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -70,7 +71,7 @@ fn draw(random: &mut Rng, v4_percent: usize) -> ListEntry {
         } else if narrow {
             24
         } else {
-            random.u8(16..24)
+            random.u8(25..32)
         };
         Network::new(IpAddr::V4(random.u32(..).into()), prefix)
     } else {
