@@ -13,7 +13,8 @@ use crate::config::{Log, LogFormat};
 /// Colours only on a terminal, and not with `NO_COLOR` (no-color.org).
 pub fn start(log: &Log) {
     // The configuration has read this text before; whoever builds a `Log` by hand gets `info`.
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(directives(&log.level));
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(directives("info")));
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -25,5 +26,14 @@ pub fn start(log: &Log) {
     };
     if started.is_err() {
         tracing::debug!("logging had been started before");
+    }
+}
+
+/// At the default level a person wants to hear of the service, not of the inner life of its
+/// libraries; whoever asks for more, or for anything in particular, gets just that.
+fn directives(level: &str) -> String {
+    match level {
+        "info" => "info,actix_server=warn,tokio_cron_scheduler=warn".to_owned(),
+        asked => asked.to_owned(),
     }
 }
