@@ -1,0 +1,244 @@
+//! One `api`: its settings, its process, its two listeners.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PATIENCE, eventually};
+
+/// An `api` to be: an empty directory, free ports, and nothing of this process's environment.
+pub(crate) struct Launch {
+    dir: TempDir,
+    variables: BTreeMap<String, String>,
+}
+
+/// A running `api`; killed when dropped.
+pub(crate) struct Replica {
+    dir: TempDir,
+    child: Child,
+    said: Arc<Mutex<Vec<String>>>,
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) public: String,
+    /// Likewise.
+    pub(crate) control: String,
+    client: reqwest::Client,
+}
+
+impl Default for Launch {
+    fn default() -> Launch {
+        let launch = Launch { dir: tempfile::tempdir().unwrap(), variables: BTreeMap::new() };
+        launch
+            .with("IPWARDEN_PUBLIC__BIND", "127.0.0.1:0")
+            .with("IPWARDEN_CONTROL__BIND", "127.0.0.1:0")
+            .with("IPWARDEN_GATE__BIND", "127.0.0.1:0")
+    }
+}
+
+impl Launch {
+    /// The same with a variable.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Launch {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The same behind proxies on this machine, so that a test can come from any address.
+    pub(crate) fn behind_proxies(self) -> Launch {
+        self.with("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "127.0.0.0/8")
+    }
+
+    /// The same with an `ipwarden.toml`.
+    pub(crate) fn file(self, text: &str) -> Launch {
+        std::fs::write(self.dir.path().join("ipwarden.toml"), text).unwrap();
+        self
+    }
+
+    /// Starts it, and waits until it is ready.
+    pub(crate) async fn start(self) -> Replica {
+        let Launch { dir, variables } = self;
+        let (child, said) = spawn(dir.path(), &variables);
+        let (public, control) = (String::new(), String::new());
+        let client = reqwest::Client::new();
+        let mut replica = Replica { dir, child, said, public, control, client };
+        replica.ready().await;
+        replica
+    }
+
+    /// Starts it where it must not start. Returns how it ended and what it said.
+    pub(crate) async fn fail(self) -> (ExitStatus, String) {
+        let (mut child, said) = spawn(self.dir.path(), &self.variables);
+        let (status, _) =
+            eventually(PATIENCE, "it ends by itself", async || child.try_wait().unwrap()).await;
+        (status, told(&said, "it says why").await)
+    }
+}
+
+fn spawn(dir: &Path, variables: &BTreeMap<String, String>) -> (Child, Arc<Mutex<Vec<String>>>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_api"))
+        .current_dir(dir)
+        .env_clear()
+        .envs(variables)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let (stderr, lines) = (child.stderr.take().unwrap(), said.clone());
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines() {
+            lines.lock().unwrap().push(line.unwrap());
+        }
+    });
+    (child, said)
+}
+
+async fn told(said: &Mutex<Vec<String>>, what: &str) -> String {
+    let text = || said.lock().unwrap().join("\n");
+    eventually(PATIENCE, what, async || Some(text()).filter(|text| !text.is_empty())).await.0
+}
+
+impl Replica {
+    async fn ready(&mut self) {
+        let Replica { child, said, .. } = self;
+        eventually(PATIENCE, "it says where it listens", async || {
+            let said = said.lock().unwrap().join("\n");
+            assert_eq!(child.try_wait().unwrap(), None, "it ended:\n{said}");
+            said.contains("  try ").then_some(())
+        })
+        .await;
+        self.public = self.announced("public");
+        self.control = self.announced("control");
+        eventually(PATIENCE, "it is ready", async || {
+            let answer = self.client.get(format!("{}/readyz", self.control)).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    /// The word behind `name` in the banner.
+    pub(crate) fn announced(&self, name: &str) -> String {
+        let said = self.said();
+        let words = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut named = words.filter(|words| words.first() == Some(&name));
+        named.next().unwrap_or_else(|| panic!("no {name} in:\n{said}"))[1].to_owned()
+    }
+
+    /// All that it wrote to stderr.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().join("\n")
+    }
+
+    /// Where it was started.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts a request to the public listener.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.public))
+    }
+
+    /// What the public listener answers to a client behind the proxy.
+    pub(crate) async fn get(&self, client: &str, path: &str) -> Response {
+        let request = self.request(Method::GET, path).header("x-forwarded-for", client);
+        request.send().await.unwrap()
+    }
+
+    /// The same to one who has a key.
+    pub(crate) async fn get_as(&self, key: &str, client: &str) -> Response {
+        let request = self.request(Method::GET, "/").header("x-forwarded-for", client);
+        request.bearer_auth(key).send().await.unwrap()
+    }
+
+    /// What the control listener answers: the status, and the body if it is JSON.
+    pub(crate) async fn control(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
+        send(&self.client, method, &format!("{}{path}", self.control), key, body).await
+    }
+
+    /// What the control listener answers to somebody who has not asked before: each address has a
+    /// few wrong keys only.
+    pub(crate) async fn stranger(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+    ) -> (StatusCode, Value) {
+        static NEXT: AtomicU32 = AtomicU32::new(2);
+        let host = NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + host);
+        let client = reqwest::Client::builder().local_address(IpAddr::from(address));
+        send(&client.build().unwrap(), method, &format!("{}{path}", self.control), key, None).await
+    }
+
+    /// What the control listener answers to everybody, as text.
+    pub(crate) async fn open(&self, path: &str) -> (StatusCode, String) {
+        let answer = self.client.get(format!("{}{path}", self.control)).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    /// Ends it in good order. Its directory stays as long as what this returns.
+    pub(crate) async fn stop(mut self) -> (ExitStatus, Stopped) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let child = &mut self.child;
+        let (status, _) = eventually(PATIENCE, "it ends", async || child.try_wait().unwrap()).await;
+        (status, Stopped(self))
+    }
+}
+
+async fn send(
+    client: &reqwest::Client,
+    method: Method,
+    url: &str,
+    key: Option<&str>,
+    body: Option<Value>,
+) -> (StatusCode, Value) {
+    let mut request = client.request(method, url);
+    if let Some(key) = key {
+        request = request.bearer_auth(key);
+    }
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// An `api` that ended; its directory is still there.
+pub(crate) struct Stopped(Replica);
+
+impl Stopped {
+    /// Where it was started.
+    pub(crate) fn dir(&self) -> &Path {
+        self.0.dir()
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
+        if !ended {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- what {} said:\n{}", self.public, self.said());
+        }
+    }
+}
