@@ -61,6 +61,8 @@ pub(crate) enum ColumnKind {
     Number,
     /// Wrapped on a terminal that is too narrow.
     Prose,
+    /// Cut on a terminal that is too narrow; at most one column of a table.
+    Cut,
 }
 
 /// Standard output, in the format that was asked for.

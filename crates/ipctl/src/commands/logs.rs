@@ -21,7 +21,7 @@ const PAGE: i64 = 1_000;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How late a record may come into the store and still be shown while following.
-const LATE: TimeDelta = TimeDelta::seconds(60);
+const LATE: TimeDelta = TimeDelta::seconds(10);
 
 pub(super) async fn run(given: Invocation, args: Logs) -> Result<(), Failure> {
     let filter = Filter {
@@ -33,19 +33,45 @@ pub(super) async fn run(given: Invocation, args: Logs) -> Result<(), Failure> {
     };
     let opened = given.open().await?;
     let mut listing = given.out.listing();
+    let mut shown = Shown::default();
+    if args.follow {
+        // What the limit leaves out must not come as news.
+        let recent = since(&filter, now() - LATE);
+        shown.add(&newest(&opened.db, &recent, i64::MAX).await?);
+    }
     let mut rows = newest(&opened.db, &filter, i64::from(args.limit)).await?;
     rows.reverse();
     for page in rows.chunks(1_000) {
         listing.page(page)?;
     }
+    shown.add(&rows);
     if args.follow {
         tokio::select! {
-            ended = follow(&opened.db, filter, rows, &mut listing) => ended?,
+            ended = follow(&opened.db, &filter, shown, &mut listing) => ended?,
             // The usual end.
             _ = tokio::signal::ctrl_c() => {}
         }
     }
     Ok(listing.end("no request is on record that fits")?)
+}
+
+/// Records that need not be shown again.
+#[derive(Default)]
+struct Shown(HashMap<i64, DateTime<Utc>>);
+
+impl Shown {
+    fn add(&mut self, rows: &[Logged]) {
+        self.0.extend(rows.iter().map(|row| (row.id, row.at)));
+    }
+
+    fn forget_before(&mut self, horizon: DateTime<Utc>) {
+        self.0.retain(|_, at| *at >= horizon);
+    }
+}
+
+fn since(filter: &Filter, horizon: DateTime<Utc>) -> Filter {
+    let since = filter.since.map_or(horizon, |since| since.max(horizon));
+    Filter { since: Some(since), ..filter.clone() }
 }
 
 /// Up to `limit` records, the newest first.
@@ -69,25 +95,21 @@ async fn newest(db: &Db, filter: &Filter, limit: i64) -> Result<Vec<Logged>, DbE
 }
 
 /// Shows what is recorded from here on. Records come into the store a little out of order, so each
-/// look goes back a minute and leaves out what was shown.
+/// look goes back a little and leaves out what was shown.
 async fn follow(
     db: &Db,
-    mut filter: Filter,
-    shown: Vec<Logged>,
+    filter: &Filter,
+    mut shown: Shown,
     listing: &mut Listing<Logged>,
 ) -> Result<(), Failure> {
-    let asked_since = filter.since;
-    let began = now();
-    let mut seen: HashMap<i64, DateTime<Utc>> = shown.iter().map(|row| (row.id, row.at)).collect();
     loop {
-        let horizon = (now() - LATE).max(began);
-        filter.since = Some(asked_since.map_or(horizon, |since| since.max(horizon)));
-        let mut rows = newest(db, &filter, i64::MAX).await?;
-        rows.retain(|row| !seen.contains_key(&row.id));
+        let horizon = now() - LATE;
+        let mut rows = newest(db, &since(filter, horizon), i64::MAX).await?;
+        rows.retain(|row| !shown.0.contains_key(&row.id));
         rows.reverse();
         listing.page(&rows)?;
-        seen.retain(|_, at| *at >= horizon);
-        seen.extend(rows.iter().map(|row| (row.id, row.at)));
+        shown.forget_before(horizon);
+        shown.add(&rows);
         tokio::time::sleep(PAUSE).await;
     }
 }

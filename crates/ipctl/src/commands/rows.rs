@@ -22,6 +22,10 @@ pub(super) const fn prose(name: &'static str) -> Column {
     Column { name, kind: ColumnKind::Prose }
 }
 
+pub(super) const fn cut(name: &'static str) -> Column {
+    Column { name, kind: ColumnKind::Cut }
+}
+
 pub(super) fn untinted<const N: usize>(cells: [String; N]) -> Vec<(String, Tint)> {
     cells.into_iter().map(|cell| (cell, Tint::None)).collect()
 }
@@ -103,7 +107,7 @@ impl Row for Suspicious {
         number("HITS"),
         plain("FIRST, LAST SEEN"),
         plain("STATUS"),
-        prose("EVIDENCE"),
+        cut("EVIDENCE"),
     ];
 
     fn cells(&self, _: DateTime<Utc>) -> Vec<(String, Tint)> {
@@ -136,8 +140,8 @@ impl Suspicious {
     fn sample(&self) -> String {
         let Some(evidence) = &self.evidence else { return String::new() };
         let requests = evidence.requests.iter().take(SHOWN).map(|request| {
-            let path = bounded(&clean(&request.path), 60);
-            format!("{} {path} {}", clean(&request.method), request.status)
+            let path = bounded(&clean(&request.path), 100);
+            format!("{} {} {path}", request.status, clean(&request.method))
         });
         let note = evidence.note.iter().map(|note| clean(note));
         requests.chain(note).collect::<Vec<_>>().join("\n")
@@ -166,13 +170,8 @@ impl Object for Logged {
 }
 
 impl Row for Logged {
-    const COLUMNS: &'static [Column] = &[
-        plain("TIME (UTC)"),
-        plain("ADDRESS"),
-        plain("PLACE"),
-        plain("VERDICT"),
-        prose("REQUEST"),
-    ];
+    const COLUMNS: &'static [Column] =
+        &[plain("TIME (UTC)"), plain("ADDRESS"), plain("PLACE"), plain("VERDICT"), cut("REQUEST")];
 
     fn cells(&self, _: DateTime<Utc>) -> Vec<(String, Tint)> {
         let tint = match self.verdict.as_str() {

@@ -76,11 +76,14 @@ pub(super) fn summary(judged: &[Judged]) -> String {
         return "no hour was due".to_owned();
     }
     let sum = |part: fn(&Judged) -> usize| judged.iter().map(part).sum::<usize>() as u64;
-    let opened = sum(|judged| judged.opened);
+    let hours = count(judged.len() as u64, "hour", "hours");
+    let (findings, opened) = (sum(|judged| judged.findings), sum(|judged| judged.opened));
+    if findings == 0 {
+        return format!("scanned {hours}: nothing suspicious");
+    }
     let mut text = format!(
-        "scanned {}: {}, {opened} of them new{}",
-        count(judged.len() as u64, "hour", "hours"),
-        count(sum(|judged| judged.findings), "finding", "findings"),
+        "scanned {hours}: {}, {opened} of them new{}",
+        count(findings, "finding", "findings"),
         if opened > 0 { "; `ipctl list-suspicious` shows them" } else { "" },
     );
     let blocked = sum(|judged| judged.blocked);

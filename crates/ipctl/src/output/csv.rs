@@ -12,7 +12,8 @@ pub(super) fn write<O: Object>(
     objects: &[O],
     headers: bool,
 ) -> io::Result<()> {
-    let mut csv = csv::Writer::from_writer(out);
+    // Through memory, since the writer wraps errors so that a broken pipe is not seen as one.
+    let mut csv = csv::Writer::from_writer(Vec::new());
     if headers {
         csv.write_record(O::FIELDS)?;
     }
@@ -20,7 +21,8 @@ pub(super) fn write<O: Object>(
         let object = serde_json::to_value(object)?;
         csv.write_record(O::FIELDS.iter().map(|field| text(&object[*field])))?;
     }
-    csv.flush()
+    let text = csv.into_inner().map_err(io::Error::other)?;
+    out.write_all(&text)
 }
 
 /// Text as it is, nothing for what is missing, JSON for what has parts.
