@@ -50,6 +50,10 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // serde would take an array for an object whose fields come in order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(malformed("body", "an object is wanted, not an array"));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -179,7 +183,8 @@ mod tests {
         for (body, named) in [
             ("", "body"),
             ("{}", "target"),
-            ("[]", "target"),
+            ("[]", "body"),
+            (r#" ["192.0.2.1"]"#, "body"),
             ("null", "body"),
             ("1e400", "body"),
             (deep.as_str(), "body"),

@@ -141,8 +141,7 @@ impl Context {
         self.tasks.spawn(follow_files(self.geo.clone(), stop.clone()));
         if !self.db.is_sqlite() {
             let guard = self.guard.clone();
-            let beat =
-                heartbeat(self.db.clone(), self.node.clone(), guard, date(now), stop.clone());
+            let beat = heartbeat(self.db.clone(), self.process(), guard, date(now), stop.clone());
             self.tasks.spawn(beat);
         }
         self.tasks.close();
@@ -160,6 +159,11 @@ impl Context {
                 }
             });
         }
+    }
+
+    /// What this process is called among the replicas: several may run on one host.
+    fn process(&self) -> Arc<str> {
+        format!("{}#{}", self.node, std::process::id()).into()
     }
 
     /// Runs something beside the requests until the context shuts down.
@@ -200,7 +204,7 @@ impl Context {
             Err(_) => tracing::warn!("the store is slow; the rest of the log stays in the spool"),
         }
         if !self.db.is_sqlite() {
-            let node = self.node.clone();
+            let node = self.process();
             let leaving = self.db.with_timeout(Duration::from_secs(1));
             let left =
                 leaving.run(move |conn| async move { nodes::leave(conn, &node).await }.boxed());
