@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -24,7 +25,7 @@ pub(crate) struct Launch {
 pub(crate) struct Replica {
     dir: TempDir,
     child: Child,
-    said: Arc<Mutex<Vec<String>>>,
+    said: Said,
     /// `http://127.0.0.1:PORT`.
     pub(crate) public: String,
     /// Likewise.
@@ -63,7 +64,7 @@ impl Launch {
     /// Starts it, and waits until it is ready.
     pub(crate) async fn start(self) -> Replica {
         let Launch { dir, variables } = self;
-        let (child, said) = spawn(dir.path(), &variables);
+        let (child, said, _) = spawn(dir.path(), &variables);
         let (public, control) = (String::new(), String::new());
         let client = reqwest::Client::new();
         let mut replica = Replica { dir, child, said, public, control, client };
@@ -73,14 +74,18 @@ impl Launch {
 
     /// Starts it where it must not start. Returns how it ended and what it said.
     pub(crate) async fn fail(self) -> (ExitStatus, String) {
-        let (mut child, said) = spawn(self.dir.path(), &self.variables);
+        let (mut child, said, reader) = spawn(self.dir.path(), &self.variables);
         let (status, _) =
             eventually(PATIENCE, "it ends by itself", async || child.try_wait().unwrap()).await;
-        (status, told(&said, "it says why").await)
+        reader.join().unwrap();
+        let said = said.lock().unwrap().join("\n");
+        (status, said)
     }
 }
 
-fn spawn(dir: &Path, variables: &BTreeMap<String, String>) -> (Child, Arc<Mutex<Vec<String>>>) {
+type Said = Arc<Mutex<Vec<String>>>;
+
+fn spawn(dir: &Path, variables: &BTreeMap<String, String>) -> (Child, Said, JoinHandle<()>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_api"))
         .current_dir(dir)
         .env_clear()
@@ -92,17 +97,12 @@ fn spawn(dir: &Path, variables: &BTreeMap<String, String>) -> (Child, Arc<Mutex<
         .unwrap();
     let said = Arc::new(Mutex::new(Vec::new()));
     let (stderr, lines) = (child.stderr.take().unwrap(), said.clone());
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines() {
             lines.lock().unwrap().push(line.unwrap());
         }
     });
-    (child, said)
-}
-
-async fn told(said: &Mutex<Vec<String>>, what: &str) -> String {
-    let text = || said.lock().unwrap().join("\n");
-    eventually(PATIENCE, what, async || Some(text()).filter(|text| !text.is_empty())).await.0
+    (child, said, reader)
 }
 
 impl Replica {
@@ -217,6 +217,7 @@ async fn send(
     let answer = request.send().await.unwrap();
     let status = answer.status();
     let text = answer.text().await.unwrap();
+    assert!(!status.is_server_error(), "{url}: {status}: {text}");
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 

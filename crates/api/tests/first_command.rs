@@ -1,0 +1,182 @@
+//! The first command of somebody new: no settings, one process, one directory.
+
+mod common;
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+
+use common::{Bed, Launch, TEN_TIMES_A_SECOND, eventually, field, left};
+use futures_util::FutureExt as _;
+use ipwarden_core::db::{Create, Db, request_logs};
+use reqwest::{Method, StatusCode};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
+#[tokio::test]
+async fn the_banner_names_where_everything_is_and_the_key_is_its_owners_alone() {
+    let bed = Bed::embedded(Launch::default()).await;
+    let (replica, dir) = (bed.first(), bed.first().dir().canonicalize().unwrap());
+    assert_eq!(replica.announced("data"), dir.join("data").to_str().unwrap());
+    let file = dir.join("data/admin.key");
+    assert_eq!(replica.announced("key"), file.to_str().unwrap());
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!replica.said().contains(&bed.admin), "a key is shown on terminals only");
+    let (status, keys) = bed.api(Method::GET, "/api/v1/keys", None).await;
+    assert_eq!((status, keys["items"].as_array().unwrap().len()), (StatusCode::OK, 1));
+    let (status, text) = replica.open("/readyz?verbose").await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    assert!(text.ends_with("ready\n"), "{text}");
+}
+
+#[tokio::test]
+async fn five_requests_a_minute_are_answered_and_all_are_in_the_log() {
+    let bed = Bed::embedded(Launch::default()).await;
+    let replica = bed.first();
+
+    let answer = replica.request(Method::GET, "/").send().await.unwrap();
+    assert_eq!((answer.status(), left(&answer)), (StatusCode::OK, Some(4)));
+    assert_eq!(field(&answer, "ratelimit-policy"), r#""anonymous";q=5;w=60"#);
+    assert!(!field(&answer, "x-ipwarden-reference").is_empty());
+    insta::assert_json_snapshot!("who", answer.json::<Value>().await.unwrap());
+
+    let answer = replica.request(Method::GET, "/").header("accept", BROWSER).send().await.unwrap();
+    assert_eq!((answer.status(), left(&answer)), (StatusCode::OK, Some(3)));
+    assert_eq!(field(&answer, "content-type"), "text/html; charset=utf-8");
+    insta::assert_snapshot!("who_in_a_browser", answer.text().await.unwrap());
+
+    let answer = replica.request(Method::GET, "/nowhere").send().await.unwrap();
+    assert_eq!((answer.status(), left(&answer)), (StatusCode::NOT_FOUND, Some(2)));
+    assert_eq!(field(&answer, "content-type"), "application/problem+json");
+    let answer = replica.request(Method::POST, "/").send().await.unwrap();
+    assert_eq!((answer.status(), left(&answer)), (StatusCode::METHOD_NOT_ALLOWED, Some(1)));
+    let answer = replica.request(Method::HEAD, "/").send().await.unwrap();
+    assert_eq!((answer.status(), left(&answer)), (StatusCode::OK, Some(0)));
+
+    let answer = replica.request(Method::GET, "/").send().await.unwrap();
+    assert_eq!((answer.status(), left(&answer)), (StatusCode::TOO_MANY_REQUESTS, Some(0)));
+    assert_eq!(field(&answer, "content-type"), "application/problem+json");
+    let retry_after = field(&answer, "retry-after").to_owned();
+    assert!((1..=60).contains(&retry_after.parse::<u32>().unwrap()), "{retry_after}");
+    assert!(field(&answer, "ratelimit").ends_with(&format!(";t={retry_after}")));
+    let reference = field(&answer, "x-ipwarden-reference").to_owned();
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["reference"], reference);
+    let mut varying = insta::Settings::clone_current();
+    varying.add_filter(r"in \d+ seconds?", "in [t] seconds");
+    varying.add_filter(r"Reference: \w+", "Reference: [reference]");
+    varying.bind(|| {
+        insta::assert_json_snapshot!("throttled", problem, { ".reference" => "[reference]" });
+    });
+
+    let answer = replica.request(Method::GET, "/").header("accept", BROWSER).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    let page = answer.text().await.unwrap();
+    varying.bind(|| insta::assert_snapshot!("throttled_in_a_browser", page));
+
+    // The guard rails keep the operator from locking himself out, until he insists.
+    let mut block = json!({ "target": "127.0.0.1", "for": "1m" });
+    let (status, refused) = bed.api(Method::POST, "/api/v1/blocks", Some(block.clone())).await;
+    assert_eq!((status, &refused["errors"][0]["field"]), (StatusCode::CONFLICT, &json!("target")));
+    block["force"] = true.into();
+    let (status, blocked) = bed.api(Method::POST, "/api/v1/blocks", Some(block)).await;
+    assert_eq!(status, StatusCode::CREATED, "{blocked}");
+    let mut sent = 7;
+    let (_, took) = eventually(TEN_TIMES_A_SECOND, "the block counts", async || {
+        sent += 1;
+        let answer = replica.request(Method::GET, "/").send().await.unwrap();
+        (answer.status() == StatusCode::FORBIDDEN).then_some(())
+    })
+    .await;
+    eprintln!("blocked after {took:?} (goal 1 s)");
+
+    let took = bed.logs(sent).await;
+    eprintln!("the log was complete after {took:?} (goal 1 s)");
+    let records = bed.records().await;
+    let (first, refused) = (&records[sent - 1], &records[sent - 6]);
+    assert_eq!((first.status, first.verdict.as_str()), (200, "allowed"));
+    assert_eq!((refused.status, refused.verdict.as_str()), (429, "throttled"));
+    assert_eq!(refused.reference.as_deref(), Some(reference.as_str()));
+    assert_eq!((records[0].status, records[0].verdict.as_str()), (403, "blocked"));
+}
+
+#[tokio::test]
+async fn sigterm_ships_the_log_and_exits_with_success() {
+    let replica = Launch::default().start().await;
+    for _ in 0..50 {
+        replica.request(Method::GET, "/").send().await.unwrap();
+    }
+    let (status, stopped) = replica.stop().await;
+    assert_eq!(status.code(), Some(0));
+    let file = stopped.dir().join("data/ipwarden.db");
+    let db = Db::open_sqlite(&file, Create::Never).await.unwrap();
+    let rows = db.run(|conn| request_logs::count(conn).boxed()).await.unwrap();
+    assert_eq!(rows, 50);
+}
+
+#[rstest]
+#[case::unknown_key("[scan]\nmax_requets = 5\n", &[], "scan.max_requets")]
+#[case::wrong_type("[scan]\nmax_requests = \"many\"\n", &[], "scan.max_requests")]
+#[case::no_toml("[scan\n", &[], "ipwarden.toml is not valid TOML")]
+#[case::a_typo_makes_no_new_store("", &[("DATABASE_URL", "postgre://db/ipwarden")], "postgre")]
+#[case::unknown_store("", &[("DATABASE_URL", "mysql://db/ipwarden")], "unknown scheme `mysql`")]
+#[case::unknown_redis("", &[("REDIS_URL", "memcached://db")], "memcached")]
+#[case::everyone_trusted("", &[("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "0.0.0.0/0")], "0.0.0.0/0")]
+#[case::bad_proxy("", &[("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "10.0.0.0/33")], "10.0.0.0/33")]
+#[tokio::test]
+async fn a_bad_configuration_is_named_before_a_port_is_bound(
+    #[case] file: &str,
+    #[case] variables: &[(&str, &str)],
+    #[case] named: &str,
+) {
+    // Whoever binds first complains of this port.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut launch = Launch::default()
+        .with("IPWARDEN_PUBLIC__BIND", &taken.local_addr().unwrap().to_string())
+        .file(file);
+    for (name, value) in variables {
+        launch = launch.with(name, value);
+    }
+    let (status, said) = launch.fail().await;
+    assert_eq!(status.code(), Some(64), "{said}");
+    assert!(said.contains(named), "{said}");
+    assert!(!said.contains("cannot listen"), "{said}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_its_key() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (status, said) = Launch::default().with("IPWARDEN_PUBLIC__BIND", &address).fail().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("public.bind") && said.contains(&address), "{said}");
+}
+
+#[tokio::test]
+async fn unknown_variables_are_only_warned_about() {
+    // Kubernetes injects such ones for a service called ipwarden.
+    let launch = Launch::default().with("IPWARDEN_PORT", "tcp://10.0.0.1:80");
+    let replica = launch.start().await;
+    assert!(replica.said().contains("IPWARDEN_PORT"), "{}", replica.said());
+}
+
+#[tokio::test]
+async fn a_fleets_store_without_its_schema_is_refused_with_what_to_do() {
+    let database = ipwarden_testbed::postgres_database().unwrap();
+    let (status, said) = Launch::default().with("DATABASE_URL", database.url()).fail().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("ipctl migrate"), "{said}");
+}
+
+#[tokio::test]
+async fn a_data_directory_has_one_process() {
+    let replica = Launch::default().start().await;
+    let theirs = replica.dir().join("data");
+    let launch = Launch::default().with("IPWARDEN_DATA_DIR", theirs.to_str().unwrap());
+    let (status, said) = launch.fail().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains(theirs.to_str().unwrap()), "{said}");
+    assert!(said.contains("a data directory of its own"), "{said}");
+    assert_eq!(replica.open("/readyz").await.0, StatusCode::OK);
+}
