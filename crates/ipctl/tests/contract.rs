@@ -1,5 +1,4 @@
 //! What scripts hold on to: exit codes, streams, formats.
-#![expect(clippy::unwrap_used, reason = "only tests come here")]
 
 mod common;
 
