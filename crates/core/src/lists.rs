@@ -16,6 +16,7 @@ mod review;
 mod table;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::FutureExt;
@@ -253,6 +254,13 @@ pub async fn prune_ended(db: &Db, now: DateTime<Utc>) -> Result<(usize, Option<i
         more = full;
     }
     Ok((pruned, version))
+}
+
+/// The store, with more time for a long list: it is still one transaction.
+fn patient(db: &Db, targets: usize) -> Db {
+    const USUAL: usize = 100;
+    const LONG: Duration = Duration::from_secs(120);
+    if targets > USUAL { db.with_timeout(LONG) } else { db.clone() }
 }
 
 /// Takes the lock of the lists and returns the store's time behind it, in whole microseconds.

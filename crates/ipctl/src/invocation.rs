@@ -6,7 +6,8 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use ipwarden_core::changes;
-use ipwarden_core::config::{self, Config, Loaded, StoreUrl};
+use ipwarden_core::config::{self, Config, Loaded};
+use ipwarden_core::context::open_store;
 use ipwarden_core::db::{Create, Db};
 use ipwarden_core::lists::{Actor, Rails};
 use ipwarden_core::redis::RedisPool;
@@ -15,9 +16,6 @@ use ipwarden_engine::network::parse_address;
 use crate::cli::Common;
 use crate::failure::Failure;
 use crate::output::Output;
-
-/// Connections to a fleet's PostgreSQL: one works, one is spare.
-const CONNECTIONS: usize = 2;
 
 /// One command as it was given.
 pub(crate) struct Invocation {
@@ -55,10 +53,7 @@ impl Invocation {
     /// Opens the store of the configuration, which must be there; its schema is not looked at.
     pub(crate) async fn open_unchecked(&self) -> Result<Opened, Failure> {
         let config = self.load()?.config;
-        let db = match config.store_url() {
-            StoreUrl::Sqlite(path) => Db::open_sqlite(&path, Create::Never).await?,
-            StoreUrl::Postgres(url) => Db::postgres(&url, CONNECTIONS)?,
-        };
+        let db = open_store(&config, Create::Never).await?;
         Ok(Opened { config, db })
     }
 

@@ -1,7 +1,5 @@
 //! Putting networks on a list.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::network::{Network, Parsed};
@@ -10,7 +8,7 @@ use serde_json::json;
 
 use super::table::Table;
 use super::{Actor, Done, ListError, MENTIONED, Notice, Outcome, Rails, Request};
-use super::{distinct, lock, record};
+use super::{distinct, lock, patient, record};
 use crate::db::entries::{NewEntry, Put};
 use crate::db::list_changes::Op;
 use crate::db::{Conn, Db, DbError, audit_log};
@@ -26,7 +24,7 @@ pub async fn block(
     rails: Rails,
     now: DateTime<Utc>,
 ) -> Result<Done<Outcome>, ListError> {
-    patient(db, &request)
+    patient(db, request.targets.len())
         .transaction(move |conn| {
             async move {
                 let at = lock(conn, now).await?;
@@ -51,7 +49,7 @@ pub async fn allow(
     rails: Rails,
     now: DateTime<Utc>,
 ) -> Result<Done<Outcome>, ListError> {
-    let patient = patient(db, &request);
+    let patient = patient(db, request.targets.len());
     let done = patient.transaction(move |conn| {
         async move {
             let at = lock(conn, now).await?;
@@ -66,15 +64,6 @@ pub async fn allow(
         .boxed()
     });
     Ok(done.await?)
-}
-
-/// A long list takes its time, and is still one transaction.
-fn patient(db: &Db, request: &Request) -> Db {
-    const USUAL: usize = 100;
-    match request.targets.len() {
-        ..=USUAL => db.clone(),
-        _ => db.with_timeout(Duration::from_secs(120)),
-    }
 }
 
 /// [`block`] within a transaction that holds the lock of the lists, at the store's time `at`.

@@ -7,7 +7,7 @@ use ipwarden_engine::target;
 use serde_json::json;
 
 use super::table::Table;
-use super::{Actor, Done, ListError, MENTIONED, Notice, Removal, distinct, lock, record};
+use super::{Actor, Done, ListError, MENTIONED, Notice, Removal, distinct, lock, patient, record};
 use crate::db::list_changes::Op;
 use crate::db::{Conn, Db, DbError, audit_log};
 
@@ -45,7 +45,8 @@ async fn remove(
     actor: Actor,
     now: DateTime<Utc>,
 ) -> Result<Done<Removal>, ListError> {
-    let done = db.transaction(move |conn| {
+    let patient = patient(db, targets.len());
+    let done = patient.transaction(move |conn| {
         async move {
             let at = lock(conn, now).await?;
             let (mut outcomes, mut changed, mut ended) = (Vec::new(), Vec::new(), Vec::new());

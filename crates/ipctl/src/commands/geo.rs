@@ -1,10 +1,10 @@
 //! `ipctl geo`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use ipwarden_core::config::Config;
+use ipwarden_core::context::geo_files;
 use ipwarden_core::geo::{FileSummary, Geo, Kind, Place};
 use serde::Serialize;
 
@@ -14,16 +14,9 @@ use crate::failure::Failure;
 use crate::invocation::{Invocation, tell};
 use crate::output::{Column, Object, Row, Tint, clean, count};
 
-/// The directory of files when the configuration names none.
-const DIRECTORY: &str = "geoip";
-
 /// Opens the files of the configuration, without a copy and without caches beyond this process.
 pub(super) fn open(config: &Config) -> Geo {
-    let files = match config.geo.files.is_empty() {
-        true => vec![PathBuf::from(DIRECTORY)],
-        false => config.geo.files.clone(),
-    };
-    Geo::open(files, None, None)
+    Geo::open(geo_files(config), None, None)
 }
 
 pub(super) async fn lookup(given: Invocation, args: GeoLookup) -> Result<(), Failure> {

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::FutureExt;
+use chrono::{DateTime, Utc};
 use ipwarden_core::config::Config;
-use ipwarden_core::db::list_changes;
-use ipwarden_core::detect::Rules;
 use ipwarden_core::lists::own_addresses;
 use ipwarden_core::scan::{self, Judged, Outcome, Terms};
 use serde::Serialize;
@@ -50,24 +47,13 @@ pub(super) async fn finished(opened: &Opened, outcome: Outcome) -> Result<Vec<Ju
             "somebody else is scanning right now; try again when that is through",
         ));
     };
-    if judged.iter().any(|judged| judged.blocked > 0) {
-        let version = opened.db.run(|conn| list_changes::version(conn).boxed()).await?;
-        opened.announce(Some(version)).await;
-    }
+    opened.announce(judged.iter().filter_map(|judged| judged.version).max()).await;
     Ok(judged)
 }
 
 /// What the configuration has scans judge by.
 pub(super) fn terms(config: &Config) -> Arc<Terms> {
-    Arc::new(Terms {
-        rules: Rules {
-            max_requests: config.scan.max_requests,
-            span: TimeDelta::from_std(config.scan.window).unwrap_or(TimeDelta::MAX),
-        },
-        trusted: config.client_ip.trusted_proxies.clone(),
-        own: own_addresses(),
-        auto_block: config.scan.auto_block,
-    })
+    Arc::new(Terms::of(config, own_addresses()))
 }
 
 /// How many hours were judged, and what came of it.
