@@ -121,7 +121,7 @@ impl Default for Rules {
 /// A request that stands as evidence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sampled {
-    /// When it was answered.
+    /// When it arrived.
     pub at: DateTime<Utc>,
     /// Who sent it; within the /64 of an IPv6 volume finding the addresses differ.
     pub address: std::net::IpAddr,

@@ -22,7 +22,7 @@ pub use self::text::{
 /// One answered request, as it is read back from the spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// When the request was answered: microseconds since the Unix epoch, UTC.
+    /// When the request arrived: microseconds since the Unix epoch, UTC.
     pub at: i64,
     /// The client's address, canonical.
     pub address: IpAddr,
@@ -49,7 +49,7 @@ pub struct Record {
 /// [`RecordRef::encode`] makes the text safe on the way; no field needs to be prepared.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordRef<'a> {
-    /// When the request was answered: microseconds since the Unix epoch, UTC.
+    /// When the request arrived: microseconds since the Unix epoch, UTC.
     pub at: i64,
     /// The client's address.
     pub address: IpAddr,
