@@ -71,6 +71,7 @@ pub(crate) enum Command {
     Block(Block),
     /// Take addresses or networks off the blocklist
     #[command(alias = "unban")]
+    #[command(override_usage = "ipctl unblock [OPTIONS] <TARGET>...")]
     Unblock(Unblock),
     /// Show the blocklist
     #[command(alias = "banned")]
@@ -78,6 +79,7 @@ pub(crate) enum Command {
     /// Let addresses or networks pass, whatever blocks and quotas say
     Allow(Allow),
     /// Take addresses or networks off the allowlist
+    #[command(override_usage = "ipctl disallow [OPTIONS] <TARGET>...")]
     Disallow(Unblock),
     /// Show the allowlist
     ListAllowed(List),
@@ -124,6 +126,7 @@ pub(crate) struct Circumstances {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "ipctl block [OPTIONS] <TARGET>...")]
 pub(crate) struct Block {
     #[command(flatten)]
     pub(crate) targets: Targets,
@@ -141,6 +144,7 @@ pub(crate) struct Unblock {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "ipctl allow [OPTIONS] <TARGET>...")]
 pub(crate) struct Allow {
     #[command(flatten)]
     pub(crate) targets: Targets,

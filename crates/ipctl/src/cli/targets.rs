@@ -24,10 +24,10 @@ pub(crate) struct Targets {
     /// Addresses or CIDRs; `-` reads them from standard input, one a line, `@FILE` from a file
     #[arg(value_name = "TARGET", group = "what")]
     targets: Vec<String>,
-    /// An address
+    /// An address, as one of the targets
     #[arg(short, long, value_name = "IP", group = "what")]
     ip: Vec<String>,
-    /// A network
+    /// A network, as one of the targets
     #[arg(short, long, value_name = "CIDR", group = "what")]
     range: Vec<String>,
 }
