@@ -12,7 +12,7 @@ use ipwarden_core::db::entries::Put;
 use ipwarden_core::db::list_changes::{self, Change};
 use ipwarden_core::db::{Db, blocked_ips};
 use ipwarden_core::lists::{
-    self, Actor, Because, Done, ListError, Outcome, Rails, Removal, Request, ReviewError, Standing,
+    self, Actor, Because, Done, ListError, Outcome, Rails, Removal, Request, Standing,
 };
 use ipwarden_engine::network::{Network, Parsed};
 
