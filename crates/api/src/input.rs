@@ -8,7 +8,7 @@ use std::str::FromStr;
 use actix_web::dev::Payload;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{FromRequest, HttpRequest, web};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
@@ -57,7 +57,9 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { named_field(error.inner()) } else { path };
+        // `?` is where the text ended before a field was named.
+        let is_named = path != "." && path != "?";
+        let field = if is_named { path } else { named_field(error.inner()) };
         malformed(&field, error.into_inner())
     })?;
     json.end().map_err(|error| malformed("body", error))?;
@@ -114,8 +116,8 @@ impl Query {
         let Some(text) = self.0.remove(name) else { return Ok(None) };
         // A `+` in a query is a blank by the rules of forms; people forget to escape it.
         match DateTime::parse_from_rfc3339(&text.replace(' ', "+")) {
-            Ok(time) => Ok(Some(time.to_utc())),
-            Err(_) => Err(ApiError::Invalid {
+            Ok(time) if is_in_reach(&time.to_utc()) => Ok(Some(time.to_utc())),
+            _ => Err(ApiError::Invalid {
                 field: name,
                 detail: format!("`{text}` is no time of RFC 3339, such as 2026-01-31T12:00:00Z"),
             }),
@@ -158,6 +160,11 @@ impl Query {
     }
 }
 
+/// Whether every store can hold a time: PostgreSQL begins in 4713 BC, RFC 3339 ends in 9999.
+pub(crate) fn is_in_reach(time: &DateTime<Utc>) -> bool {
+    (1..=9999).contains(&time.year())
+}
+
 /// Writes a position for `next`.
 pub(crate) fn cursor<const N: usize>(position: [i64; N]) -> String {
     position.map(|part| part.to_string()).join(".")
@@ -187,6 +194,7 @@ mod tests {
             (r#" ["192.0.2.1"]"#, "body"),
             ("null", "body"),
             ("1e400", "body"),
+            (r#"{"target":"a""#, "body"),
             (deep.as_str(), "body"),
             (r#"{"target":5}"#, "target"),
             (r#"{"target":"a","force":"yes"}"#, "force"),

@@ -62,12 +62,11 @@ pub(crate) async fn revoke(
 ) -> Result<HttpResponse, ApiError> {
     let id = id.into_inner();
     let known = id.clone();
-    if context
-        .db
-        .run(move |conn| async move { api_keys::find(conn, &known).await }.boxed())
-        .await?
-        .is_none()
-    {
+    // What cannot be an id is nobody's; PostgreSQL would not even look for one with a NUL in it.
+    let can_be = id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let find =
+        context.db.run(move |conn| async move { api_keys::find(conn, &known).await }.boxed());
+    if !can_be || find.await?.is_none() {
         return Err(ApiError::NotFound { what: format!("key {}", super::shown(&id)) });
     }
     let version = keys::revoke(&context.db, id, caller.actor(), now()).await?;

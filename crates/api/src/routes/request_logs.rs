@@ -10,7 +10,7 @@ use ipwarden_engine::record::RecordVerdict;
 
 use crate::auth::Reader;
 use crate::error::ApiError;
-use crate::input::{Query, cursor};
+use crate::input::{Query, cursor, is_in_reach};
 use crate::routes::lists::Items;
 
 pub(crate) async fn page(
@@ -21,7 +21,7 @@ pub(crate) async fn page(
     let mut query = Query::of(&request)?;
     let filter = Filter {
         network: query.take::<Network>("ip")?,
-        path_prefix: query.take("path")?,
+        path_prefix: query.take("path")?.map(path_prefix).transpose()?,
         verdict: query.take::<RecordVerdict>("verdict")?.map(|verdict| verdict.to_string()),
         since: query.time("since")?,
         until: query.time("until")?,
@@ -34,7 +34,7 @@ pub(crate) async fn page(
     }
     let after = match query.cursor::<2>()? {
         None => None,
-        Some([micros, id]) => match DateTime::from_timestamp_micros(micros) {
+        Some([micros, id]) => match DateTime::from_timestamp_micros(micros).filter(is_in_reach) {
             Some(at) => Some((at, id)),
             None => {
                 let detail = "this is no position that a page's `next` named".to_owned();
@@ -53,4 +53,13 @@ pub(crate) async fn page(
     let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == limit);
     let next = rows.last().filter(|_| full).map(|row| cursor([row.at.timestamp_micros(), row.id]));
     Ok(web::Json(Items { items: rows, next }))
+}
+
+/// Other bytes than these stand in no path of the log, and PostgreSQL takes no NUL for text.
+fn path_prefix(text: String) -> Result<String, ApiError> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text);
+    }
+    let detail = "paths are logged as they came: write a blank as %20 (in this query %2520)";
+    Err(ApiError::Invalid { field: "path", detail: detail.to_owned() })
 }
