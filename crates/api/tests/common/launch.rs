@@ -176,18 +176,26 @@ impl Replica {
         method: Method,
         path: &str,
         key: Option<&str>,
+        body: Option<Value>,
     ) -> (StatusCode, Value) {
         static NEXT: AtomicU32 = AtomicU32::new(2);
         let host = NEXT.fetch_add(1, Ordering::Relaxed);
         let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + host);
         let client = reqwest::Client::builder().local_address(IpAddr::from(address));
-        send(&client.build().unwrap(), method, &format!("{}{path}", self.control), key, None).await
+        send(&client.build().unwrap(), method, &format!("{}{path}", self.control), key, body).await
     }
 
     /// What the control listener answers to everybody, as text.
     pub(crate) async fn open(&self, path: &str) -> (StatusCode, String) {
         let answer = self.client.get(format!("{}{path}", self.control)).send().await.unwrap();
         (answer.status(), answer.text().await.unwrap())
+    }
+
+    /// The figure of this name, labels included, in `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> i64 {
+        let (_, text) = self.open("/metrics").await;
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        found.unwrap_or_else(|| panic!("no figure {name} in:\n{text}"))
     }
 
     /// Ends it in good order. Its directory stays as long as what this returns.

@@ -93,7 +93,8 @@ impl Bed {
         let (_, key, _) = keys::create(&self.db, name, role, actor, now()).await.unwrap();
         for replica in &self.replicas {
             eventually(PATIENCE, "the key counts", async || {
-                let (status, _) = replica.stranger(Method::GET, "/api/v1/blocks", Some(&key)).await;
+                let (status, _) =
+                    replica.stranger(Method::GET, "/api/v1/blocks", Some(&key), None).await;
                 (status != StatusCode::UNAUTHORIZED).then_some(())
             })
             .await;

@@ -1,0 +1,10 @@
+//! The JSON API as its clients see it, in both sizes: who may, what is refused, and what comes back.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod input;
+mod keys;
+mod lists;
+mod pages;
