@@ -117,11 +117,15 @@ fn places(context: &Context) -> Condition {
 }
 
 fn clients(context: &Context) -> Condition {
-    match context.guard.counts().unresolved {
-        0 => Condition::good("clients", "every header of a trusted proxy named one"),
-        count => Condition::degraded(
+    let counts = context.guard.counts();
+    let own = format!("{} requests were of trusted proxies themselves", counts.of_proxies);
+    match counts.unresolved {
+        0 => Condition::good("clients", own),
+        unresolved => Condition::degraded(
             "clients",
-            format!("{count} requests of trusted proxies did not name their client readably"),
+            format!(
+                "trusted proxies did not name the client of {unresolved} requests readably; {own}"
+            ),
         ),
     }
 }

@@ -155,8 +155,8 @@ impl Worker {
             self.take(&client, request, now).await
         };
         self.counters.count(&verdict);
-        if client.degraded {
-            self.counters.unresolved();
+        if client.is_proxy() {
+            self.counters.of_proxy(client.degraded);
         }
         let authenticated = request.identity.is_some();
         Admission { client, authenticated, verdict, quota, reference: Reference::random(), at: now }
@@ -263,8 +263,8 @@ impl Guard {
 
     /// Says what the store's clock showed at a moment, in microseconds since the Unix epoch, UTC.
     ///
-    /// From then on blocks end by it, carried forward by the steady clock: a step of this machine's
-    /// wall clock ends none early and none late.
+    /// From then on blocks end by it, carried forward by the steady clock: with a store that has a
+    /// clock of its own, a step of this machine's ends none early and none late.
     pub fn set_store_clock(&self, store_now: i64, at: Moment) {
         let steady = i64::try_from(at.steady).unwrap_or(i64::MAX);
         self.store_clock.store(store_now.saturating_sub(steady), Ordering::Relaxed);

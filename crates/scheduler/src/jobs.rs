@@ -7,7 +7,7 @@ use chrono::{DateTime, Days, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_core::changes;
 use ipwarden_core::config::Config;
-use ipwarden_core::db::{Db, DbError, list_changes, nodes, partitions, spool_positions};
+use ipwarden_core::db::{Db, DbError, list_changes, nodes, partitions};
 use ipwarden_core::lists;
 use ipwarden_core::redis::RedisPool;
 use ipwarden_core::scan::{self, Outcome, Terms};
@@ -18,9 +18,6 @@ const DAYS_AHEAD: u64 = 3;
 
 /// Who is further behind than this with the lists reloads them whole.
 const KEEP_CHANGES: TimeDelta = TimeDelta::days(7);
-
-/// Who ships a spool again after this long finds its positions forgotten.
-const KEEP_POSITIONS: TimeDelta = TimeDelta::days(90);
 
 /// Something that is done by the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +32,7 @@ pub enum Job {
     MakeDays,
     /// Drops records that are older than the retention.
     DropDays,
-    /// Forgets changes of the lists and positions of the spool that nobody asks for any more.
+    /// Forgets changes of the lists that nobody asks for any more.
     Forget,
 }
 
@@ -137,7 +134,6 @@ async fn forget(db: &Db, now: DateTime<Utc>) -> Result<(), DbError> {
         async move {
             let now = conn.clock(now).await?;
             list_changes::prune(conn, now - KEEP_CHANGES).await?;
-            spool_positions::prune(conn, now - KEEP_POSITIONS).await?;
             Ok(())
         }
         .boxed()

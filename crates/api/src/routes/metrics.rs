@@ -42,6 +42,7 @@ fn registry(context: &Context) -> Registry {
     );
     counter(&mut all, "would_limit", "Requests that a dry run would refuse", counts.would_limit);
     counter(&mut all, "unresolved_clients", "Unreadable headers of proxies", counts.unresolved);
+    counter(&mut all, "proxy_requests", "Requests of proxies themselves", counts.of_proxies);
 
     let spool = context.guard.spool().status();
     gauge(&mut all, "spool_bytes", "Disk that the spool takes", spool.bytes);

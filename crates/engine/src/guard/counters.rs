@@ -20,6 +20,8 @@ pub struct Counts {
     pub would_limit: u64,
     /// Requests of trusted proxies whose header did not name the client readably.
     pub unresolved: u64,
+    /// Requests of trusted proxies on their own behalf: probes, or a proxy that sets no header.
+    pub of_proxies: u64,
 }
 
 #[derive(Default)]
@@ -33,6 +35,7 @@ pub(super) struct OfWorker {
     throttled: AtomicU64,
     would_limit: AtomicU64,
     unresolved: AtomicU64,
+    of_proxies: AtomicU64,
 }
 
 impl Counters {
@@ -49,6 +52,7 @@ impl Counters {
             throttled: sum.throttled + worker.throttled.load(Relaxed),
             would_limit: sum.would_limit + worker.would_limit.load(Relaxed),
             unresolved: sum.unresolved + worker.unresolved.load(Relaxed),
+            of_proxies: sum.of_proxies + worker.of_proxies.load(Relaxed),
         })
     }
 }
@@ -63,8 +67,9 @@ impl OfWorker {
         counter.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn unresolved(&self) {
-        self.unresolved.fetch_add(1, Relaxed);
+    pub(super) fn of_proxy(&self, degraded: bool) {
+        let counter = if degraded { &self.unresolved } else { &self.of_proxies };
+        counter.fetch_add(1, Relaxed);
     }
 
     pub(super) fn would_limit(&self) {

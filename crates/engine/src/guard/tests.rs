@@ -127,7 +127,8 @@ async fn a_proxy_itself_and_a_degraded_answer_fall_under_the_policy_proxy() {
     assert_eq!(admission.quota.unwrap().policy, "proxy");
     let degraded = RequestHead { forwarded: &[b"junk"], ..probe };
     assert_eq!(bed.count(&degraded, 600, at(0)).await, [599, 0, 1]);
-    assert_eq!(bed.guard.counts().unresolved, 600);
+    let counts = bed.guard.counts();
+    assert_eq!((counts.of_proxies, counts.unresolved), (1, 600));
     let client = RequestHead { forwarded: &[b"192.0.2.1"], ..probe };
     assert_eq!(bed.count(&client, 6, at(0)).await, [5, 0, 1]);
 }
