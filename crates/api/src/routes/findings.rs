@@ -54,9 +54,7 @@ pub(crate) async fn page(
         .db
         .run(move |conn| suspicious_ips::page(conn, status, before, limit).boxed())
         .await?;
-    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == limit);
-    let next = rows.last().filter(|_| full).map(|row| cursor([row.id]));
-    Ok(web::Json(Items { items: rows, next }))
+    Ok(web::Json(Items::of(rows, limit, |row| cursor([row.id]))))
 }
 
 pub(crate) async fn find(

@@ -23,6 +23,15 @@ pub(crate) struct Items<T> {
     pub(crate) next: Option<String>,
 }
 
+impl<T> Items<T> {
+    /// A page that was asked to hold `limit` rows; if it is full there may be another behind it.
+    pub(crate) fn of(items: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Items<T> {
+        let full = i64::try_from(items.len()).is_ok_and(|rows| rows == limit);
+        let next = items.last().filter(|_| full).map(cursor);
+        Items { items, next }
+    }
+}
+
 /// What to put on a list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,16 +53,7 @@ pub(crate) async fn blocks(
     _: Reader,
     context: web::Data<Context>,
 ) -> Result<web::Json<Items<Entry>>, ApiError> {
-    let (before, limit) = page_of(&request)?;
-    let now = now();
-    let rows = context.db.run(move |conn| {
-        async move {
-            let now = conn.clock(now).await?;
-            blocked_ips::page(conn, before, limit, now).await
-        }
-        .boxed()
-    });
-    Ok(web::Json(items(rows.await?, limit)))
+    page(&request, &context, List::Blocked).await
 }
 
 pub(crate) async fn allows(
@@ -61,16 +61,7 @@ pub(crate) async fn allows(
     _: Reader,
     context: web::Data<Context>,
 ) -> Result<web::Json<Items<Entry>>, ApiError> {
-    let (before, limit) = page_of(&request)?;
-    let now = now();
-    let rows = context.db.run(move |conn| {
-        async move {
-            let now = conn.clock(now).await?;
-            allowed_ips::page(conn, before, limit, now).await
-        }
-        .boxed()
-    });
-    Ok(web::Json(items(rows.await?, limit)))
+    page(&request, &context, List::Allowed).await
 }
 
 pub(crate) async fn block(
@@ -117,18 +108,34 @@ pub(crate) fn target_of(text: &str) -> Result<Parsed, ApiError> {
         .map_err(|error| ApiError::Invalid { field: "target", detail: error.to_string() })
 }
 
-fn page_of(request: &HttpRequest) -> Result<(Option<i64>, i64), ApiError> {
+/// The two lists of networks.
+#[derive(Clone, Copy)]
+enum List {
+    Blocked,
+    Allowed,
+}
+
+async fn page(
+    request: &HttpRequest,
+    context: &web::Data<Context>,
+    list: List,
+) -> Result<web::Json<Items<Entry>>, ApiError> {
     let mut query = Query::of(request)?;
     let before = query.cursor::<1>()?.map(|[id]| id);
     let limit = query.limit()?;
     query.done()?;
-    Ok((before, limit))
-}
-
-fn items(items: Vec<Entry>, limit: i64) -> Items<Entry> {
-    let full = i64::try_from(items.len()).is_ok_and(|rows| rows == limit);
-    let next = items.last().filter(|_| full).map(|row| cursor([row.id]));
-    Items { items, next }
+    let now = now();
+    let rows = context.db.run(move |conn| {
+        async move {
+            let now = conn.clock(now).await?;
+            match list {
+                List::Blocked => blocked_ips::page(conn, before, limit, now).await,
+                List::Allowed => allowed_ips::page(conn, before, limit, now).await,
+            }
+        }
+        .boxed()
+    });
+    Ok(web::Json(Items::of(rows.await?, limit, |row| cursor([row.id]))))
 }
 
 fn read(wanted: Wanted) -> Result<Request, ApiError> {

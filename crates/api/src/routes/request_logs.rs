@@ -50,9 +50,8 @@ pub(crate) async fn page(
             async move { request_logs::page(conn, &filter, after, limit).await }.boxed()
         })
         .await?;
-    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == limit);
-    let next = rows.last().filter(|_| full).map(|row| cursor([row.at.timestamp_micros(), row.id]));
-    Ok(web::Json(Items { items: rows, next }))
+    let position = |row: &Logged| cursor([row.at.timestamp_micros(), row.id]);
+    Ok(web::Json(Items::of(rows, limit, position)))
 }
 
 /// Other bytes than these stand in no path of the log, and PostgreSQL takes no NUL for text.
