@@ -4,13 +4,9 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use common::{Bed, Launch, TEN_TIMES_A_SECOND, eventually, field, now};
-use ipwarden_core::detect::Window;
 use ipwarden_core::keys::Role;
-use ipwarden_core::scan::{self, Outcome, Terms};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -67,7 +63,7 @@ async fn the_circle_closes(bed: &Bed) {
     }
 
     // The scan finds it, once the hour has ended.
-    scan(bed, began).await;
+    bed.scan(began).await;
     let (status, found) = as_operator(bed, &operator, Method::GET, "", None).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(found["items"].as_array().unwrap().len(), 1, "{found}");
@@ -130,20 +126,6 @@ async fn the_circle_closes(bed: &Bed) {
 
     // Every request is in the log, once.
     bed.logs(sent).await;
-}
-
-/// Judges the hours of the test as if they had ended.
-async fn scan(bed: &Bed, began: DateTime<Utc>) {
-    let hours = (Window::of(began).start(), Window::of(now()).end());
-    let after = hours.1 + TimeDelta::seconds(10);
-    let terms = Arc::new(Terms::default());
-    eventually(TEN_TIMES_A_SECOND, "nobody else scans", async || {
-        match scan::run_between(&bed.db, &terms, hours, || after).await.unwrap() {
-            Outcome::Done(_) => Some(()),
-            Outcome::Busy => None,
-        }
-    })
-    .await;
 }
 
 async fn as_operator(

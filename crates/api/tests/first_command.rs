@@ -115,6 +115,33 @@ async fn sigterm_ships_the_log_and_exits_with_success() {
     assert_eq!(rows, 50);
 }
 
+#[tokio::test]
+async fn a_killed_process_loses_no_answered_request_no_block_and_no_key() {
+    let bed = Bed::embedded(Launch::default().behind_proxies()).await;
+    let block = json!({ "target": "203.0.113.1" });
+    assert_eq!(bed.api(Method::POST, "/api/v1/blocks", Some(block)).await.0, StatusCode::CREATED);
+    let Bed { mut replicas, admin, .. } = bed;
+    let replica = replicas.remove(0);
+    for host in 2..202 {
+        assert_eq!(replica.get(&format!("203.0.113.{host}"), "/").await.status(), StatusCode::OK);
+    }
+    let killed = replica.kill();
+
+    let replica = killed.again().behind_proxies().start().await;
+    assert_eq!(replica.get("203.0.113.1", "/").await.status(), StatusCode::FORBIDDEN);
+    assert!(replica.said().contains("(the first admin key)"), "{}", replica.said());
+    let (_, took) = eventually(TEN_TIMES_A_SECOND, "the log is complete", async || {
+        let path = "/api/v1/request-logs?limit=1000";
+        let (status, page) = replica.control(Method::GET, path, Some(&admin), None).await;
+        assert_eq!(status, StatusCode::OK);
+        let rows = page["items"].as_array().unwrap().len();
+        assert!(rows <= 201, "{rows} rows for 201 requests");
+        (rows == 201).then_some(())
+    })
+    .await;
+    eprintln!("what the killed process left was shipped after {took:?}");
+}
+
 #[rstest]
 #[case::unknown_key("[scan]\nmax_requets = 5\n", &[], "scan.max_requets")]
 #[case::wrong_type("[scan]\nmax_requests = \"many\"\n", &[], "scan.max_requests")]

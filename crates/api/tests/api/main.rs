@@ -4,6 +4,7 @@
 mod common;
 
 mod access;
+mod findings;
 mod input;
 mod keys;
 mod lists;

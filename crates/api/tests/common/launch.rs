@@ -206,6 +206,13 @@ impl Replica {
         let (status, _) = eventually(PATIENCE, "it ends", async || child.try_wait().unwrap()).await;
         (status, Stopped(self))
     }
+
+    /// Ends it at once, as the kernel does when memory is short.
+    pub(crate) fn kill(mut self) -> Stopped {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        Stopped(self)
+    }
 }
 
 async fn send(
@@ -236,6 +243,11 @@ impl Stopped {
     /// Where it was started.
     pub(crate) fn dir(&self) -> &Path {
         self.0.dir()
+    }
+
+    /// An `api` to be, on the same data.
+    pub(crate) fn again(&self) -> Launch {
+        Launch::default().with("IPWARDEN_DATA_DIR", self.dir().join("data").to_str().unwrap())
     }
 }
 

@@ -4,14 +4,17 @@
 
 mod launch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt as _;
 use ipwarden_core::db::request_logs::{self, Filter, Logged};
 use ipwarden_core::db::{Create, Db};
+use ipwarden_core::detect::Window;
 use ipwarden_core::keys::{self, ADMIN_KEY_FILE, Role};
 use ipwarden_core::lists::Actor;
+use ipwarden_core::scan::{self, Outcome, Terms};
 use ipwarden_engine::clock::Moment;
 use ipwarden_testbed::{RedisServer, TestDatabase};
 use reqwest::{Method, Response, StatusCode};
@@ -110,6 +113,20 @@ impl Bed {
         body: Option<Value>,
     ) -> (StatusCode, Value) {
         self.first().control(method, path, Some(&self.admin), body).await
+    }
+
+    /// Judges the hours since `began` as if the last of them had ended.
+    pub(crate) async fn scan(&self, began: DateTime<Utc>) {
+        let hours = (Window::of(began).start(), Window::of(now()).end());
+        let after = hours.1 + TimeDelta::seconds(10);
+        let terms = Arc::new(Terms::default());
+        eventually(TEN_TIMES_A_SECOND, "nobody else scans", async || {
+            match scan::run_between(&self.db, &terms, hours, || after).await.unwrap() {
+                Outcome::Done(_) => Some(()),
+                Outcome::Busy => None,
+            }
+        })
+        .await;
     }
 
     /// Rows of the request log.
