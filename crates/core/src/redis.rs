@@ -1,25 +1,34 @@
 //! The pool of Redis connections for everything that is not on the path of a request: the cache of
 //! places, change hints, heartbeats.
 //!
-//! What it deliberately does not do: count requests (the engine's limiter has connections of its
-//! own), subscribe ([`RedisUrl::subscriber`] opens a connection for that), or wait for long: whoever
-//! asks for a connection has one within [`PATIENCE`] or gets an error.
+//! One type over the three pools of `deadpool-redis`, so that no caller knows whether there is one
+//! server, Sentinel or a cluster. What it deliberately does not do: count requests (the engine's
+//! limiter has connections of its own), subscribe ([`RedisUrl::subscriber`] opens a connection for
+//! that), or wait for long: whoever asks for a connection has one within [`PATIENCE`] or gets an
+//! error.
 
 use std::time::Duration;
 
-use deadpool::managed::{self, Metrics, Object, PoolConfig, PoolError, RecycleResult, Timeouts};
 use deadpool_redis::redis::aio::ConnectionLike;
+use deadpool_redis::redis::cluster_async::ClusterConnection;
 use deadpool_redis::redis::{
-    self, Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Value,
 };
+use deadpool_redis::sentinel::{SentinelNodeConnectionInfo, SentinelServerType, TlsMode};
+use deadpool_redis::{PoolConfig, PoolError, Runtime, TimeoutType, Timeouts, cluster, sentinel};
 use futures_util::{StreamExt, stream};
-use ipwarden_engine::redis::{RedisConnection, RedisUrl};
+use ipwarden_engine::redis::{RedisUrl, Servers};
 
 /// The most connections one process holds for these purposes.
 pub const MAX_CONNECTIONS: usize = 4;
 
-/// The longest wait for a connection: for a free one, a new one, or a sign of life of an old one.
+/// The longest wait for a connection.
 pub const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The longest time in which a connection is made. Whoever asked for it goes away sooner; it is
+/// made all the same, because the first sentinel, or a node of a cluster, may be gone without
+/// a word, and is given up only after a second.
+const CREATION: Duration = Duration::from_secs(3);
 
 /// Commands in flight at a time to a cluster, where commands cannot share a pipeline.
 const CLUSTER_IN_FLIGHT: usize = 128;
@@ -29,42 +38,66 @@ const CLUSTER_IN_FLIGHT: usize = 128;
 pub enum RedisPoolError {
     /// There was no connection to be had.
     #[error("no connection to Redis: {0}")]
-    NoConnection(#[from] PoolError<RedisError>),
+    NoConnection(#[from] PoolError),
     /// The connection was lost, or Redis refused the command.
     #[error("Redis: {0}")]
     Command(#[from] RedisError),
 }
 
 /// A pool of connections. Clones share it.
-#[derive(Clone, Debug)]
-pub struct RedisPool {
-    connections: managed::Pool<Connector>,
-    is_cluster: bool,
+#[derive(Clone)]
+pub struct RedisPool(Pools);
+
+#[derive(Clone)]
+enum Pools {
+    One(deadpool_redis::Pool),
+    Sentinel(sentinel::Pool),
+    Cluster(cluster::Pool),
 }
 
 /// A connection, to be used like any other of the `redis` crate; back in the pool when it is
 /// dropped.
-#[derive(Debug)]
-pub struct PooledConnection(Object<Connector>);
+pub struct PooledConnection(Lent);
+
+enum Lent {
+    One(deadpool_redis::Connection),
+    Sentinel(sentinel::Connection),
+    Cluster(cluster::Connection),
+}
 
 impl RedisPool {
     /// A pool of connections to `url`. It connects when it is first used, so nothing fails yet.
     pub fn new(url: RedisUrl) -> RedisPool {
-        let config = PoolConfig {
-            timeouts: Timeouts {
-                wait: Some(PATIENCE),
-                create: Some(PATIENCE),
-                recycle: Some(PATIENCE),
-            },
-            ..PoolConfig::new(MAX_CONNECTIONS)
-        };
-        let is_cluster = url.is_cluster();
-        let connections = managed::Pool::builder(Connector { url })
-            .config(config)
-            .runtime(deadpool::Runtime::Tokio1)
-            .build()
-            .expect("a pool with a runtime for its timeouts can be built");
-        RedisPool { connections, is_cluster }
+        let timeouts =
+            Timeouts { wait: Some(PATIENCE), create: Some(CREATION), recycle: Some(PATIENCE) };
+        let config = PoolConfig { timeouts, ..PoolConfig::new(MAX_CONNECTIONS) };
+        // The three builders are three types with the same methods.
+        macro_rules! pool {
+            ($pool:ty, $manager:expr) => {
+                <$pool>::builder($manager.expect("what a RedisUrl holds makes a client"))
+                    .config(config)
+                    .runtime(Runtime::Tokio1)
+                    .build()
+                    .expect("a pool with a runtime for its timeouts can be built")
+            };
+        }
+        RedisPool(match url.servers() {
+            Servers::One(server) => {
+                Pools::One(pool!(deadpool_redis::Pool, deadpool_redis::Manager::new(server)))
+            }
+            Servers::Sentinels { sentinels, master, settings, tls } => {
+                let node = SentinelNodeConnectionInfo {
+                    tls_mode: tls.then_some(TlsMode::Secure),
+                    redis_connection_info: Some(settings.into()),
+                };
+                let kind = SentinelServerType::Master;
+                let manager = sentinel::Manager::new(sentinels, master, Some(node), kind);
+                Pools::Sentinel(pool!(sentinel::Pool, manager))
+            }
+            Servers::Cluster(nodes) => {
+                Pools::Cluster(pool!(cluster::Pool, cluster::Manager::new(nodes, false)))
+            }
+        })
     }
 
     /// A connection that answered a moment ago.
@@ -72,7 +105,15 @@ impl RedisPool {
     /// # Errors
     /// If there is none within [`PATIENCE`].
     pub async fn connection(&self) -> Result<PooledConnection, RedisPoolError> {
-        Ok(PooledConnection(self.connections.get().await?))
+        let pools = self.0.clone();
+        // A task of its own, which goes on when nobody waits any more: what it makes is in the pool
+        // for the next.
+        let lent = tokio::spawn(async move { pools.lend().await });
+        match tokio::time::timeout(PATIENCE, lent).await {
+            Ok(Ok(lent)) => Ok(PooledConnection(lent?)),
+            Ok(Err(_runtime_ends)) => Err(PoolError::Closed.into()),
+            Err(_) => Err(PoolError::Timeout(TimeoutType::Create).into()),
+        }
     }
 
     /// Sends commands that do not depend on each other, and returns their answers in order: in one
@@ -86,8 +127,8 @@ impl RedisPool {
         commands: Vec<Cmd>,
     ) -> Result<Vec<RedisResult<T>>, RedisPoolError> {
         let mut connection = self.connection().await?;
-        if self.is_cluster {
-            return side_by_side(&connection.0, commands).await;
+        if let Lent::Cluster(connection) = &connection.0 {
+            return side_by_side(connection, commands).await;
         }
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands {
@@ -97,9 +138,19 @@ impl RedisPool {
     }
 }
 
+impl Pools {
+    async fn lend(&self) -> Result<Lent, PoolError> {
+        match self {
+            Pools::One(pool) => pool.get().await.map(Lent::One),
+            Pools::Sentinel(pool) => pool.get().await.map(Lent::Sentinel),
+            Pools::Cluster(pool) => pool.get().await.map(Lent::Cluster),
+        }
+    }
+}
+
 /// Sends each command to the node that holds its key.
 async fn side_by_side<T: FromRedisValue>(
-    connection: &RedisConnection,
+    connection: &ClusterConnection,
     commands: Vec<Cmd>,
 ) -> Result<Vec<RedisResult<T>>, RedisPoolError> {
     let sent = commands.into_iter().map(|command| {
@@ -117,9 +168,19 @@ async fn side_by_side<T: FromRedisValue>(
     Ok(answers)
 }
 
+impl PooledConnection {
+    fn lent(&mut self) -> &mut dyn ConnectionLike {
+        match &mut self.0 {
+            Lent::One(connection) => connection,
+            Lent::Sentinel(connection) => connection,
+            Lent::Cluster(connection) => connection,
+        }
+    }
+}
+
 impl ConnectionLike for PooledConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        self.0.req_packed_command(command)
+        self.lent().req_packed_command(command)
     }
 
     fn req_packed_commands<'a>(
@@ -128,34 +189,14 @@ impl ConnectionLike for PooledConnection {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        self.0.req_packed_commands(commands, offset, count)
+        self.lent().req_packed_commands(commands, offset, count)
     }
 
     fn get_db(&self) -> i64 {
-        self.0.get_db()
-    }
-}
-
-/// Makes the pool's connections, and asks them for a sign of life before they are used again.
-#[derive(Debug)]
-struct Connector {
-    url: RedisUrl,
-}
-
-impl managed::Manager for Connector {
-    type Type = RedisConnection;
-    type Error = RedisError;
-
-    async fn create(&self) -> Result<RedisConnection, RedisError> {
-        // Boxed: inlined into its callers' futures it is deeper than the compiler follows.
-        Box::pin(self.url.connect(PATIENCE)).await
-    }
-
-    async fn recycle(
-        &self,
-        connection: &mut RedisConnection,
-        _: &Metrics,
-    ) -> RecycleResult<RedisError> {
-        Ok(redis::cmd("PING").query_async(connection).await?)
+        match &self.0 {
+            Lent::One(connection) => connection.get_db(),
+            Lent::Sentinel(connection) => connection.get_db(),
+            Lent::Cluster(connection) => connection.get_db(),
+        }
     }
 }

@@ -24,8 +24,9 @@ use deadpool_redis::redis::{
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     io::tcp::TcpSettings,
-    sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
+    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
+use futures_util::future::select_ok;
 
 mod url;
 
@@ -48,10 +49,46 @@ enum Link {
     Cluster(ClusterConnection),
 }
 
+/// The servers of a [`RedisUrl`], as the `redis` crate and its pools ask for them.
+#[derive(Clone)]
+pub enum Servers {
+    /// One server.
+    One(ConnectionInfo),
+    /// Sentinels, which know the present master.
+    Sentinels {
+        /// How each sentinel is reached; at least one.
+        sentinels: Vec<ConnectionInfo>,
+        /// The name that they know the master by.
+        master: String,
+        /// How the master is to be spoken to, wherever it is.
+        settings: RedisConnectionInfo,
+        /// Whether the master is reached over TLS.
+        tls: bool,
+    },
+    /// Nodes of a cluster, which know the others; at least one.
+    Cluster(Vec<ConnectionInfo>),
+}
+
 impl RedisUrl {
-    /// Whether keys live on different nodes, so that commands on several cannot share a pipeline.
-    pub fn is_cluster(&self) -> bool {
-        self.topology == Topology::Cluster
+    /// The servers of this URL, for a pool that makes its connections itself.
+    pub fn servers(&self) -> Servers {
+        let at = |settings: &RedisConnectionInfo| -> Vec<ConnectionInfo> {
+            let hosts = self.hosts.iter();
+            hosts.map(|(host, port)| self.server(host, *port, settings)).collect()
+        };
+        match &self.topology {
+            Topology::Single => {
+                let (host, port) = &self.hosts[0];
+                Servers::One(self.server(host, *port, &self.settings()))
+            }
+            Topology::Sentinel { master } => Servers::Sentinels {
+                sentinels: at(&RedisConnectionInfo::default().set_skip_set_lib_name()),
+                master: master.clone(),
+                settings: self.settings(),
+                tls: self.tls,
+            },
+            Topology::Cluster => Servers::Cluster(at(&self.settings())),
+        }
     }
 
     /// Connects to the server, to the present master, or to the nodes of the cluster.
@@ -60,21 +97,22 @@ impl RedisUrl {
     /// If it is not reachable within the time given, or refuses the password.
     pub async fn connect(&self, patience: Duration) -> Result<RedisConnection, RedisError> {
         within(patience, async {
-            match &self.topology {
-                Topology::Cluster => {
-                    let cluster = self.cluster(patience)?;
-                    Ok(RedisConnection(Link::Cluster(cluster.get_async_connection().await?)))
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(patience))
+                .set_response_timeout(None)
+                .set_pipeline_buffer_size(WRITER_QUEUE);
+            let client = match self.servers() {
+                Servers::One(server) => Client::open(server)?,
+                Servers::Sentinels { sentinels, master, settings, tls } => {
+                    present_master(sentinels, &master, settings, tls).await?
                 }
-                Topology::Single | Topology::Sentinel { .. } => {
-                    let config = AsyncConnectionConfig::new()
-                        .set_connection_timeout(Some(patience))
-                        .set_response_timeout(None)
-                        .set_pipeline_buffer_size(WRITER_QUEUE);
-                    let client = self.client().await?;
-                    let link = client.get_multiplexed_async_connection_with_config(&config).await?;
-                    Ok(RedisConnection(Link::One(link)))
+                Servers::Cluster(nodes) => {
+                    let link = cluster(nodes, patience)?.get_async_connection().await?;
+                    return Ok(RedisConnection(Link::Cluster(link)));
                 }
-            }
+            };
+            let link = client.get_multiplexed_async_connection_with_config(&config).await?;
+            Ok(RedisConnection(Link::One(link)))
         })
         .await
     }
@@ -84,54 +122,32 @@ impl RedisUrl {
     /// # Errors
     /// If it is not reachable within the time given, or refuses the password.
     pub async fn subscriber(&self, patience: Duration) -> Result<PubSub, RedisError> {
-        within(patience, async { self.client().await?.get_async_pubsub().await }).await
+        within(patience, async {
+            let client = match self.servers() {
+                Servers::One(server) => Client::open(server)?,
+                Servers::Sentinels { sentinels, master, settings, tls } => {
+                    present_master(sentinels, &master, settings, tls).await?
+                }
+                Servers::Cluster(nodes) => {
+                    let subscribers = nodes.into_iter().map(|node| {
+                        Box::pin(async move { Client::open(node)?.get_async_pubsub().await })
+                    });
+                    return Ok(select_ok(subscribers).await?.0);
+                }
+            };
+            client.get_async_pubsub().await
+        })
+        .await
     }
 
-    /// The server itself, the present master, or the first node that is named.
-    async fn client(&self) -> Result<Client, RedisError> {
-        match &self.topology {
-            Topology::Sentinel { master } => self.sentinel(master)?.async_get_client().await,
-            Topology::Single | Topology::Cluster => {
-                let (host, port) = &self.hosts[0];
-                Client::open(self.connection_to(host, *port)?)
-            }
-        }
+    fn server(&self, host: &str, port: u16, settings: &RedisConnectionInfo) -> ConnectionInfo {
+        let info = self.address(host, port).into_connection_info();
+        info.expect("an address is as good as parsed")
+            .set_redis_settings(settings.clone())
+            .set_tcp_settings(tcp_settings())
     }
 
-    fn cluster(&self, patience: Duration) -> Result<ClusterClient, RedisError> {
-        let nodes = self
-            .hosts
-            .iter()
-            .map(|(host, port)| self.connection_to(host, *port))
-            .collect::<Result<Vec<_>, _>>()?;
-        // One retry follows a slot to its new node; more is for the caller to decide.
-        ClusterClient::builder(nodes)
-            .connection_timeout(patience)
-            .retries(1)
-            .tcp_settings(tcp_settings())
-            .build()
-    }
-
-    fn sentinel(&self, master: &str) -> Result<SentinelClient, RedisError> {
-        let sentinels = self.hosts.iter().map(|(host, port)| self.address(host, *port));
-        let mut builder =
-            SentinelClientBuilder::new(sentinels, master, SentinelServerType::Master)?
-                .set_client_to_redis_db(self.db)
-                .set_client_to_redis_tcp_settings(tcp_settings())
-                .set_client_to_sentinel_tcp_settings(tcp_settings());
-        if self.tls {
-            builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
-        }
-        if let Some(user) = &self.user {
-            builder = builder.set_client_to_redis_username(user);
-        }
-        if let Some(password) = &self.password {
-            builder = builder.set_client_to_redis_password(password);
-        }
-        builder.build()
-    }
-
-    fn connection_to(&self, host: &str, port: u16) -> Result<ConnectionInfo, RedisError> {
+    fn settings(&self) -> RedisConnectionInfo {
         // Without `CLIENT SETINFO`, which old servers and some proxies refuse.
         let mut settings = RedisConnectionInfo::default().set_db(self.db).set_skip_set_lib_name();
         if let Some(user) = &self.user {
@@ -140,8 +156,7 @@ impl RedisUrl {
         if let Some(password) = &self.password {
             settings = settings.set_password(password);
         }
-        let info = self.address(host, port).into_connection_info()?;
-        Ok(info.set_redis_settings(settings).set_tcp_settings(tcp_settings()))
+        settings
     }
 
     fn address(&self, host: &str, port: u16) -> ConnectionAddr {
@@ -153,6 +168,42 @@ impl RedisUrl {
         let _already_chosen = rustls::crypto::ring::default_provider().install_default();
         ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
     }
+}
+
+/// The master that the first sentinel to answer names, and that says itself that it is. All are
+/// asked at once, so that one that is gone without a word keeps nobody waiting.
+async fn present_master(
+    sentinels: Vec<ConnectionInfo>,
+    master: &str,
+    settings: RedisConnectionInfo,
+    tls: bool,
+) -> Result<Client, RedisError> {
+    let mut node = SentinelNodeConnectionInfo::default()
+        .set_redis_connection_info(settings)
+        .set_tcp_settings(tcp_settings());
+    if tls {
+        node = node.set_tls_mode(TlsMode::Secure);
+    }
+    let asked = sentinels.into_iter().map(|sentinel| {
+        let node = Some(node.clone());
+        Box::pin(async move {
+            let kind = SentinelServerType::Master;
+            let mut client = SentinelClient::build(vec![sentinel], master, node, kind)?;
+            client.async_get_client().await
+        })
+    });
+    Ok(select_ok(asked).await?.0)
+}
+
+fn cluster(nodes: Vec<ConnectionInfo>, patience: Duration) -> Result<ClusterClient, RedisError> {
+    // It waits for every node that is named before it goes on to those that answered, so one that
+    // is gone without a word may take only a part of the time. One retry follows a slot to its new
+    // node; more is for the caller to decide.
+    ClusterClient::builder(nodes)
+        .connection_timeout(patience / 3)
+        .retries(1)
+        .tcp_settings(tcp_settings())
+        .build()
 }
 
 async fn within<T>(

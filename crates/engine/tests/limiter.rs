@@ -7,4 +7,5 @@ mod limiter {
     mod failure;
     mod in_process;
     mod on_redis;
+    mod topologies;
 }

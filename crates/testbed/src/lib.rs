@@ -2,7 +2,7 @@
 //!
 //! [`redis()`] and [`postgres_database()`] start a server the first time a test of the process asks
 //! and share it with the others; [`redis_private()`] and [`postgres_private()`] belong to one test,
-//! which may stop, freeze and restart them. All listen on a free port of 127.0.0.1 and keep
+//! which may stop, freeze and restart them, and so do [`redis_cluster()`] and [`redis_sentinel()`]. All listen on a free port of 127.0.0.1 and keep
 //! their files in a temporary directory. They end with the test process, even when it is killed.
 //!
 //! `IPWARDEN_TEST_REDIS` and `IPWARDEN_TEST_POSTGRES` name running servers to share instead, as
@@ -22,7 +22,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use crate::postgres::{
     POSTGRES_VARIABLE, PostgresServer, TestDatabase, postgres, postgres_database, postgres_private,
 };
-pub use crate::redis::{REDIS_VARIABLE, RedisServer, redis, redis_private};
+pub use crate::redis::{
+    REDIS_VARIABLE, RedisCluster, RedisSentinel, RedisServer, redis, redis_cluster, redis_private,
+    redis_sentinel,
+};
 
 /// A name that no other test uses, now or in an earlier run: for keys, databases and buckets.
 ///

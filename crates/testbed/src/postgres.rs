@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, anyhow, bail};
 
-use crate::watched::{Account, Launch, Private, find_in_path, is_program, on_a_free_port};
+use crate::watched::{Account, Launch, Private, find_in_path, free_port, is_program, on_a_port};
 
 /// Names a running PostgreSQL to use instead of a private one, as `postgres://user@host:port`; its
 /// user may create databases.
@@ -59,7 +59,7 @@ pub fn postgres_database() -> anyhow::Result<TestDatabase> {
 pub fn postgres_private() -> anyhow::Result<PostgresServer> {
     let programs = Programs::find()?;
     let account = account()?;
-    on_a_free_port(|port| {
+    on_a_port(free_port, |port| {
         let directory = tempfile::Builder::new().prefix("ipwarden-postgres-").tempdir()?;
         if let Some(Account { user, group }) = account {
             std::os::unix::fs::chown(directory.path(), Some(user), Some(group))?;

@@ -1,13 +1,20 @@
 //! Redis without persistence, for quotas, the cache of places and change hints.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 
-use crate::watched::{Launch, Private, find_in_path, on_a_free_port};
+use crate::watched::{Launch, Private, find_in_path, free_port, on_a_port};
+
+mod cluster;
+mod sentinel;
+
+pub use cluster::{RedisCluster, redis_cluster};
+pub use sentinel::{RedisSentinel, redis_sentinel};
 
 /// Names a running Redis to use instead of a private one, as `redis://host:port`.
 pub const REDIS_VARIABLE: &str = "IPWARDEN_TEST_REDIS";
@@ -39,26 +46,8 @@ pub fn redis() -> anyhow::Result<RedisServer> {
 /// A Redis of the test's own, empty, which it may freeze, stop and start again; ends when its last
 /// clone is dropped.
 pub fn redis_private() -> anyhow::Result<RedisServer> {
-    let program = find_in_path("redis-server").context(MISSING)?;
-    on_a_free_port(|port| {
-        let directory = tempfile::Builder::new().prefix("ipwarden-redis-").tempdir()?.keep();
-        let arguments = [
-            ["--bind", "127.0.0.1"],
-            ["--port", &port.to_string()],
-            ["--save", ""],
-            ["--appendonly", "no"],
-            ["--maxclients", "2000"],
-            ["--dir", &directory.to_string_lossy()],
-        ];
-        let launch = Launch {
-            program: program.clone(),
-            arguments: arguments.iter().flatten().map(Into::into).collect(),
-            port,
-            directory,
-            signal: "KILL",
-            account: None,
-        };
-        let own = Private::start_new(launch, |pid, port, _| answers_as(port, pid))?;
+    on_a_port(free_port, |port| {
+        let own = start(port, directory()?, &[])?;
         Ok(RedisServer { url: format!("redis://127.0.0.1:{port}"), own: Some(Arc::new(own)) })
     })
 }
@@ -99,15 +88,75 @@ impl RedisServer {
     }
 }
 
+/// The directory of one server, which goes with it.
+fn directory() -> anyhow::Result<PathBuf> {
+    Ok(tempfile::Builder::new().prefix("ipwarden-redis-").tempdir()?.keep())
+}
+
+/// Starts an empty server that keeps nothing, with these arguments besides.
+fn start(port: u16, directory: PathBuf, more: &[&str]) -> anyhow::Result<Private> {
+    let text = [port.to_string(), directory.to_string_lossy().into_owned()];
+    let usual = ["--bind", "127.0.0.1", "--port", &text[0], "--dir", &text[1], "--save", ""];
+    let rest = ["--appendonly", "no", "--maxclients", "2000"];
+    let arguments: Vec<&str> = [&usual[..], &rest, more].concat();
+    launch(port, directory, &arguments)
+}
+
+/// Starts `redis-server` with exactly these arguments.
+fn launch(port: u16, directory: PathBuf, arguments: &[&str]) -> anyhow::Result<Private> {
+    let launch = Launch {
+        program: find_in_path("redis-server").context(MISSING)?,
+        arguments: arguments.iter().map(Into::into).collect(),
+        port,
+        directory,
+        signal: "KILL",
+        account: None,
+    };
+    Private::start_new(launch, |pid, port, _| answers_as(port, pid))
+}
+
 /// Whether the Redis on `port` is the process `pid`, not one that took the port before it.
 fn answers_as(port: u16, pid: u32) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"INFO server\r\nQUIT\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.lines().any(|line| line == format!("process_id:{pid}")))
+    ask(port, "INFO server").is_ok_and(|answer| has_line(&answer, &format!("process_id:{pid}")))
+}
+
+/// What the Redis on `port` says to one command, line by line.
+fn ask(port: u16, command: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(format!("{command}\r\n").as_bytes())?;
+    let mut answer = String::new();
+    read_answer(&mut BufReader::new(stream), &mut answer)?;
+    Ok(answer)
+}
+
+/// One answer of the Redis protocol, version 2, with all that is in it. Not by reading to the end:
+/// a sentinel knows no `QUIT`.
+fn read_answer(from: &mut impl BufRead, into: &mut String) -> std::io::Result<()> {
+    let mut first = String::new();
+    from.read_line(&mut first)?;
+    let (kind, rest) = first.trim_end().split_at_checked(1).unwrap_or_default();
+    match (kind, rest.parse::<u64>()) {
+        ("$", Ok(length)) => {
+            from.take(length + 2).read_to_string(into)?;
+        }
+        ("*", Ok(parts)) => (0..parts).try_for_each(|_| read_answer(from, into))?,
+        _ => into.push_str(&format!("{rest}\n")),
+    }
+    Ok(())
+}
+
+fn has_line(answer: &str, wanted: &str) -> bool {
+    answer.lines().any(|line| line == wanted)
+}
+
+/// Waits until it is so, half a minute at most.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) -> anyhow::Result<()> {
+    for _ in 0..600 {
+        if is_so() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("half a minute has passed, and still not: {what}")
 }

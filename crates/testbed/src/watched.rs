@@ -222,14 +222,15 @@ impl Drop for Private {
     }
 }
 
-/// Runs `start` with free ports until it succeeds: between our look and the server's bind somebody
-/// else may take one.
-pub(crate) fn on_a_free_port<T>(
+/// Runs `start` with ports that `find` finds until it succeeds: between our look and the server's
+/// bind somebody else may take one.
+pub(crate) fn on_a_port<T>(
+    find: fn() -> anyhow::Result<u16>,
     mut start: impl FnMut(u16) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let mut last = None;
     for _ in 0..3 {
-        match start(free_port()?) {
+        match start(find()?) {
             Ok(started) => return Ok(started),
             Err(error) => last = Some(error),
         }
@@ -237,7 +238,8 @@ pub(crate) fn on_a_free_port<T>(
     Err(last.expect("three attempts left three errors"))
 }
 
-fn free_port() -> anyhow::Result<u16> {
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
     Ok(listener.local_addr()?.port())
 }

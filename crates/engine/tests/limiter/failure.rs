@@ -17,7 +17,7 @@ fn impatient() -> RedisOptions {
     }
 }
 
-async fn admitted(worker: &WorkerLimiter, client: u32, requests: u32) -> u32 {
+pub(crate) async fn admitted(worker: &WorkerLimiter, client: u32, requests: u32) -> u32 {
     let mut admitted = 0;
     for _ in 0..requests {
         let bucket = numbered(client);
@@ -28,7 +28,7 @@ async fn admitted(worker: &WorkerLimiter, client: u32, requests: u32) -> u32 {
 }
 
 /// Waits for an event, not for time: the server is a real one, and comes back when it does.
-async fn until(limiter: &Limiter, state: BreakerState) {
+pub(crate) async fn until(limiter: &Limiter, state: BreakerState) {
     let reached = async {
         while limiter.state().breaker != Some(state) {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -11,7 +11,7 @@ use ipwarden_engine::redis::{RedisConnection, RedisUrl};
 
 use super::bench::{Bench, Store, address, numbered, on_redis, patient, per_minute};
 
-async fn connect(url: &str) -> RedisConnection {
+pub(crate) async fn connect(url: &str) -> RedisConnection {
     let url: RedisUrl = url.parse().expect("the testbed's URL");
     url.connect(Duration::from_secs(10)).await.expect("the testbed's Redis")
 }
