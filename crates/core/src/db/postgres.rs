@@ -8,7 +8,7 @@ use chrono::NaiveDate;
 use deadpool::Runtime;
 use diesel::ConnectionError;
 use diesel_async::AsyncPgConnection;
-use diesel_async::pooled_connection::deadpool::{Pool, PoolError};
+use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -31,7 +31,8 @@ pub struct PostgresPool {
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
-/// What every connection is told about how long the server may keep it waiting.
+/// What every connection is told about how long the server may keep it waiting; a call that is given
+/// longer than [`CALL_LIMIT`] says so itself.
 const SETTINGS: &str = "-c statement_timeout=30s -c lock_timeout=5s \
     -c idle_in_transaction_session_timeout=30s -c timezone=UTC -c jit=off";
 
@@ -74,14 +75,30 @@ impl PostgresPool {
     where
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send,
     {
-        let call = async {
-            let mut conn = Conn::Postgres(self.pool.get().await.map_err(pool_error)?);
-            body(&mut conn).await
-        };
-        // A connection dropped in the middle of a transaction is found broken and not used again.
-        tokio::time::timeout(self.limit, call)
-            .await
-            .unwrap_or_else(|_| Err(DbError::Timeout(self.limit)))
+        let given_up = |_| DbError::Timeout(self.limit);
+        let mut conn = tokio::time::timeout(self.limit, self.lend()).await.map_err(given_up)??;
+        let outcome = tokio::time::timeout(self.limit, async {
+            if self.limit <= CALL_LIMIT {
+                return body(&mut conn).await;
+            }
+            let limit = self.limit.as_millis();
+            conn.batch(&format!("set statement_timeout = {limit}")).await?;
+            let outcome = body(&mut conn).await;
+            let reset = conn.batch("reset statement_timeout").await;
+            outcome.and_then(|value| reset.map(|()| value))
+        })
+        .await;
+        outcome.unwrap_or_else(|elapsed| {
+            // Its statement may still run, and would keep the next caller waiting.
+            if let Conn::Postgres(abandoned) = conn {
+                drop(Object::take(abandoned));
+            }
+            Err(given_up(elapsed))
+        })
+    }
+
+    async fn lend(&self) -> Result<Conn, DbError> {
+        Ok(Conn::Postgres(self.pool.get().await.map_err(pool_error)?))
     }
 }
 
@@ -117,4 +134,38 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Db;
+
+    #[tokio::test]
+    async fn the_server_gives_a_call_as_long_as_its_caller_does() {
+        let database = ipwarden_testbed::postgres_database().unwrap();
+        let db = Db::postgres(database.url(), 1).unwrap();
+        let expect = async |db: &Db, limit: &str| {
+            let check = format!(
+                "do $$ begin assert current_setting('statement_timeout') = '{limit}', \
+                 current_setting('statement_timeout'); end $$"
+            );
+            db.run(move |conn| async move { conn.batch(&check).await }.boxed()).await.unwrap();
+        };
+        expect(&db, "30s").await;
+        expect(&db.with_timeout(Duration::from_secs(240)), "4min").await;
+        expect(&db, "30s").await;
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_statement_that_its_caller_gave_up() {
+        let database = ipwarden_testbed::postgres_database().unwrap();
+        let db = Db::postgres(database.url(), 1).unwrap();
+        let hasty = db.with_timeout(Duration::from_millis(100));
+        let outcome =
+            hasty.run(|conn| async { conn.batch("select pg_sleep(2)").await }.boxed()).await;
+        assert!(matches!(outcome, Err(DbError::Timeout(_))), "{outcome:?}");
+        let next = db.with_timeout(Duration::from_millis(1_500));
+        next.run(|conn| async { conn.batch("select 1").await }.boxed()).await.unwrap();
+    }
 }
