@@ -28,8 +28,12 @@ impl Db {
                 blocking(move || {
                     let mut connection =
                         AsyncConnectionWrapper::<AsyncPgConnection>::from(connection);
-                    // The lock ends with the connection, which is not the pool's.
-                    connection.batch_execute(&format!("select pg_advisory_lock({LOCK})"))?;
+                    // Whoever is at it may need minutes on a large store. The lock ends with the
+                    // connection, which is not the pool's.
+                    connection.batch_execute(&format!(
+                        "set statement_timeout = 0; set lock_timeout = 0; \
+                         select pg_advisory_lock({LOCK}); reset lock_timeout"
+                    ))?;
                     names(connection.run_pending_migrations(POSTGRES))
                 })
                 .await
