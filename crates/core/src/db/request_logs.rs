@@ -136,14 +136,62 @@ pub async fn page(
     after: Option<Cursor>,
     limit: i64,
 ) -> Result<Vec<Logged>, DbError> {
-    macro_rules! page {
+    let of_one_address = filter.network.is_some_and(|network| network.is_address());
+    match conn {
+        Conn::Postgres(_) if !of_one_address => slice_by_slice(conn, filter, after, limit).await,
+        _ => slice(conn, filter, after, limit).await,
+    }
+}
+
+/// The newest of a log that has no index in the order of time: PostgreSQL's BRIN only tells where a
+/// span of time is stored. So it is asked for the last minute, then for ever longer spans before it.
+async fn slice_by_slice(
+    conn: &mut Conn,
+    filter: &Filter,
+    after: Option<Cursor>,
+    limit: i64,
+) -> Result<Vec<Logged>, DbError> {
+    let ends = filter.until.into_iter().chain(after.map(|(at, _)| at)).min();
+    let ends = match ends {
+        Some(ends) => ends,
+        None => conn.clock(DateTime::<Utc>::MAX_UTC).await?,
+    };
+    let (mut rows, mut slice_of) = (Vec::new(), filter.clone());
+    let mut span = TimeDelta::minutes(1);
+    loop {
+        let since = ends.checked_sub_signed(span).filter(|since| {
+            *since > DateTime::UNIX_EPOCH && filter.since.is_none_or(|first| *since > first)
+        });
+        slice_of.since = since.or(filter.since);
+        let left = limit - i64::try_from(rows.len()).unwrap_or(limit);
+        rows.extend(slice(conn, &slice_of, after, left).await?);
+        if since.is_none() || i64::try_from(rows.len()).is_ok_and(|found| found >= limit) {
+            return Ok(rows);
+        }
+        slice_of.until = since;
+        span = span * 4;
+    }
+}
+
+async fn slice(
+    conn: &mut Conn,
+    filter: &Filter,
+    after: Option<Cursor>,
+    limit: i64,
+) -> Result<Vec<Logged>, DbError> {
+    macro_rules! slice {
         ($c:expr, $backend:ty) => {{
             let mut rows = request_logs::table.into_boxed::<$backend>();
-            if let Some(network) = filter.network {
-                rows = rows
+            rows = match filter.network {
+                None => rows,
+                // Equality, so that the index gives them in order.
+                Some(network) if network.is_address() => {
+                    rows.filter(request_logs::address.eq(AddrValue(network.address())))
+                }
+                Some(network) => rows
                     .filter(request_logs::address.ge(AddrValue(network.address())))
-                    .filter(request_logs::address.le(AddrValue(network.last_address())));
-            }
+                    .filter(request_logs::address.le(AddrValue(network.last_address()))),
+            };
             if let Some(prefix) = &filter.path_prefix {
                 let prefix = prefix.clone();
                 rows = rows.filter(
@@ -174,8 +222,8 @@ pub async fn page(
         }};
     }
     match conn {
-        Conn::Postgres(c) => page!(c, diesel::pg::Pg),
-        Conn::Sqlite(c) => page!(c, diesel::sqlite::Sqlite),
+        Conn::Postgres(c) => slice!(c, diesel::pg::Pg),
+        Conn::Sqlite(c) => slice!(c, diesel::sqlite::Sqlite),
     }
 }
 
