@@ -19,7 +19,10 @@ create table request_logs (
     recorded_at timestamptz not null
 ) partition by range (at);
 alter sequence request_log_ids owned by request_logs.id;
-create index request_logs_at on request_logs using brin (at) with (pages_per_range = 32);
+-- Without autosummarize the running day would have no summary until it is vacuumed. recorded_at tells
+-- retention which old days were imported lately, without reading them.
+create index request_logs_at on request_logs using brin (at, recorded_at)
+    with (pages_per_range = 32, autosummarize = on);
 create index request_logs_address_at on request_logs (address, at);
 
 -- Hours whose records changed since they were last judged; written with every batch, per node so

@@ -3,6 +3,7 @@
 //! SQLite has one table; there this does nothing but delete what is old.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use diesel::{ExpressionMethods as _, QueryDsl as _};
@@ -14,6 +15,9 @@ use super::{Conn, Db, DbError};
 
 /// Any number, the same in every process: makers of partitions take turns.
 const LOCK: i64 = 0x6970_7761_7264_6179;
+
+/// Whether a day may go is told by its summaries, but those of a day may be missing; it is read then.
+const DROP_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// SQLite deletes this many records at a time, so that the writer's turn is never kept long.
 const DELETE_AT_ONCE: i64 = 20_000;
@@ -106,7 +110,9 @@ async fn drop_old_days(db: &Db, before: DateTime<Utc>) -> Result<usize, DbError>
         if ended.is_none_or(|ended| ended.and_utc() > before) {
             continue;
         }
-        let gone = db.transaction(move |conn| drop_day(conn, partition, before).boxed()).await?;
+        let patient = db.with_timeout(DROP_LIMIT);
+        let gone =
+            patient.transaction(move |conn| drop_day(conn, partition, before).boxed()).await?;
         dropped += usize::from(gone);
     }
     if dropped > 0 {
