@@ -63,7 +63,8 @@ impl Failure {
         if code != 0 {
             let remedy = match &self {
                 Failure::Store(DbError::Unreachable(_) | DbError::Timeout(_)) => {
-                    "\nhint: is the database running? `ipctl config show` tells which one is used"
+                    "\nhint: is the database running, and are its name, user and password right? \
+                     `ipctl config show` tells which one is used"
                 }
                 _ => "",
             };

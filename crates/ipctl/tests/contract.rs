@@ -72,6 +72,7 @@ fn a_store_that_is_not_there_exits_3_with_its_absolute_path_and_is_not_made() {
     let ran = run_in(dir.path(), &["list-blocked"], &[("DATABASE_URL", away)]);
     assert_eq!((ran.code, &*ran.stdout), (3, ""), "{ran:?}");
     assert!(!ran.stderr.contains("sesame"), "{ran:?}");
+    assert!(ran.stderr.contains("user and password"), "it says what to look at: {ran:?}");
 }
 
 #[test]
