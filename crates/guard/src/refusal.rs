@@ -91,14 +91,30 @@ fn per(seconds: u64) -> String {
     }
 }
 
-/// Whether the client is a browser that wants to show the answer to a person (RFC 9110, 12.5.1).
+/// Whether the client would rather show the answer to a person (RFC 9110, 12.5.1).
 ///
-/// Browsers name `text/html` when they navigate; programs send `*/*` or name JSON.
+/// Browsers name `text/html` when they navigate; programs send `*/*` or name JSON, which wins where
+/// both are named and HTML is not preferred.
 pub fn prefers_html(request: &HttpRequest) -> bool {
-    request.headers().get_all(ACCEPT).any(|value| {
-        let media = value.to_str().unwrap_or_default().to_ascii_lowercase();
-        media.split(',').any(|range| range.trim().split(';').next() == Some("text/html"))
-    })
+    let (mut html, mut json) = (0.0, 0.0);
+    for value in request.headers().get_all(ACCEPT) {
+        let ranges = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        for (media, quality) in ranges.split(',').map(quality_of) {
+            match media {
+                "text/html" => html = quality,
+                "application/json" | "application/problem+json" => json = quality.max(json),
+                _ => {}
+            }
+        }
+    }
+    html > json
+}
+
+/// A media range and its `q`, which is 1 where none is written.
+fn quality_of(range: &str) -> (&str, f32) {
+    let (media, parameters) = range.split_once(';').unwrap_or((range, ""));
+    let quality = parameters.split(';').find_map(|one| one.trim().strip_prefix("q="));
+    (media.trim(), quality.map_or(1.0, |quality| quality.parse().unwrap_or(0.0)))
 }
 
 /// A page without scripts, icons or assets, so that a look at it costs one request.

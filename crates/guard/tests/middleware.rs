@@ -193,6 +193,31 @@ async fn a_browser_sees_a_page_that_can_run_nothing() {
 }
 
 #[actix_web::test]
+async fn a_refusal_is_a_page_only_for_who_prefers_one() {
+    let bed = bed(&[]);
+    bed.block("192.0.2.1", false);
+    let app = bed.application().await;
+    for (accept, kind) in [
+        ("", "json"),
+        ("*/*", "json"),
+        ("application/json, text/plain, */*", "json"),
+        ("application/json, text/html;q=0.9", "json"),
+        ("application/problem+json, text/html", "json"),
+        ("text/html;q=0, */*", "json"),
+        ("text/html", "html"),
+        ("TEXT/HTML ; charset=utf-8 ; Q=0.2", "html"),
+        ("text/html, application/json;q=0.9", "html"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "html"),
+    ] {
+        let request = from("192.0.2.1").insert_header(("accept", accept)).to_request();
+        let response = app.call(request).await.unwrap();
+        assert!(header(&response, "content-type").unwrap().contains(kind), "{accept}");
+        assert_eq!(header(&response, "vary"), Some("Accept"));
+        assert_eq!(header(&response, "cache-control"), Some("no-store"));
+    }
+}
+
+#[actix_web::test]
 async fn every_request_is_recorded_once_however_it_ends() {
     let bed = bed(&["127.0.0.0/8"]);
     let app = bed.application().await;
