@@ -1,10 +1,6 @@
 //! The header fields that an answer carries: reference and quota.
 
-use std::fmt;
-
-use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::{HttpResponse, ResponseError};
 use ipwarden_engine::guard::Admission;
 use ipwarden_engine::rate_limit::{push_limit_field, push_policy_field};
 
@@ -32,45 +28,5 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     // Policy names are visible ASCII: `Policies::new` has made sure.
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(name, value);
-    }
-}
-
-/// An error of the wrapped application, whose answer carries our fields too.
-pub(crate) struct Decorated {
-    inner: actix_web::Error,
-    admission: Admission,
-}
-
-impl Decorated {
-    pub(crate) fn new(inner: actix_web::Error, admission: &Admission) -> Decorated {
-        Decorated { inner, admission: admission.clone() }
-    }
-
-    pub(crate) fn status(&self) -> StatusCode {
-        self.inner.as_response_error().status_code()
-    }
-}
-
-impl ResponseError for Decorated {
-    fn status_code(&self) -> StatusCode {
-        self.status()
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let mut response = self.inner.error_response();
-        admission_fields(response.headers_mut(), &self.admission);
-        response
-    }
-}
-
-impl fmt::Debug for Decorated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.inner, f)
-    }
-}
-
-impl fmt::Display for Decorated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.inner, f)
     }
 }

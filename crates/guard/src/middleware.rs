@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
+use actix_web::error::InternalError;
 use actix_web::http::header::HeaderName;
 use actix_web::{Error, HttpMessage as _, HttpRequest};
 use futures_util::future::LocalBoxFuture;
@@ -14,7 +15,7 @@ use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::{Admission, Guard, Identity, RequestHead, Verdict, Worker};
 use smallvec::SmallVec;
 
-use crate::fields::{Decorated, admission_fields};
+use crate::fields::admission_fields;
 use crate::pending::Pending;
 use crate::refusal::refusal;
 
@@ -112,9 +113,10 @@ where
                     Ok(response.map_into_left_body())
                 }
                 Err(error) => {
-                    let error = Decorated::new(error, &admission);
-                    pending.answered(error.status());
-                    Err(error.into())
+                    let mut answer = error.error_response();
+                    admission_fields(answer.headers_mut(), &admission);
+                    pending.answered(answer.status());
+                    Err(InternalError::from_response(error, answer).into())
                 }
             }
         })

@@ -96,6 +96,22 @@ async fn breaks() -> Result<HttpResponse, Error> {
     Err(actix_web::error::ErrorInternalServerError("on purpose"))
 }
 
+/// An error that says what it answers, and not what its status is.
+#[derive(Debug)]
+struct Gone;
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("gone")
+    }
+}
+
+impl actix_web::ResponseError for Gone {
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::Gone().body("no more")
+    }
+}
+
 fn from(peer: &str) -> TestRequest {
     TestRequest::get().peer_addr(SocketAddr::new(peer.parse().unwrap(), 4711))
 }
@@ -244,6 +260,25 @@ async fn every_request_is_recorded_once_however_it_ends() {
         ("/never", 499),
     ];
     assert_eq!(seen, expected.map(|(path, status)| (path.to_owned(), status)));
+}
+
+#[actix_web::test]
+async fn an_error_of_another_middleware_is_recorded_as_it_is_answered() {
+    let bed = bed(&[]);
+    let app = init_service(
+        App::new()
+            .wrap_fn(|_, _| std::future::ready(Err::<ServiceResponse, _>(Gone.into())))
+            .wrap(GuardMiddleware::new(bed.guard.clone())),
+    )
+    .await;
+    let error = app.call(from("192.0.2.1").to_request()).await.unwrap_err();
+    let answer = error.error_response();
+    assert_eq!(answer.status(), 410);
+    assert!(answer.headers().contains_key("x-ipwarden-reference"));
+    assert_eq!(answer.headers().get("ratelimit").unwrap(), r#""anonymous";r=4;t=60"#);
+    assert_eq!(actix_web::body::to_bytes(answer.into_body()).await.unwrap(), "no more");
+    let statuses: Vec<u16> = bed.records().iter().map(|record| record.status).collect();
+    assert_eq!(statuses, [410]);
 }
 
 #[actix_web::test]
