@@ -162,6 +162,22 @@ impl Worker {
         Admission { client, authenticated, verdict, quota, reference: Reference::random(), at: now }
     }
 
+    /// What there is to record of a request whose client went away before [`Worker::admit`] had
+    /// decided: it was not refused.
+    pub fn abandon(&self, request: &RequestHead<'_>, now: Moment) -> Admission {
+        let client = self.guard.parts.resolver.resolve(request.peer, request.forwarded);
+        let (authenticated, verdict) = (request.identity.is_some(), Verdict::Allowed);
+        self.counters.count(&verdict);
+        Admission {
+            client,
+            authenticated,
+            verdict,
+            quota: None,
+            reference: Reference::random(),
+            at: now,
+        }
+    }
+
     /// Takes one request from the quota of an identity, or else of an address: never both.
     async fn take(
         &self,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::error::InternalError;
-use actix_web::http::header::HeaderName;
+use actix_web::http::header::{HeaderName, USER_AGENT};
 use actix_web::{Error, HttpMessage as _, HttpRequest};
 use futures_util::future::LocalBoxFuture;
 use ipwarden_engine::clock::Moment;
@@ -16,7 +16,7 @@ use ipwarden_engine::guard::{Admission, Guard, Identity, RequestHead, Verdict, W
 use smallvec::SmallVec;
 
 use crate::fields::admission_fields;
-use crate::pending::Pending;
+use crate::pending::{Pending, Undecided};
 use crate::refusal::refusal;
 
 type Identify = dyn Fn(&HttpRequest) -> Option<Identity> + Send + Sync;
@@ -139,7 +139,11 @@ async fn admit(
         path: request.uri().path(),
         identity,
     };
-    worker.admit(&head, now).await
+    let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
+    let mut undecided = Undecided { worker, head: &head, user_agent, now, decided: false };
+    let admission = worker.admit(&head, now).await;
+    undecided.decided = true;
+    admission
 }
 
 /// The other end of the connection. A Unix socket has no address; all who come through it share one

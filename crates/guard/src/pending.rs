@@ -6,10 +6,38 @@ use std::rc::Rc;
 use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::USER_AGENT;
-use ipwarden_engine::guard::{Admission, Answered, Identity, Worker};
+use ipwarden_engine::clock::Moment;
+use ipwarden_engine::guard::{Admission, Answered, Identity, RequestHead, Worker};
 
 /// What nginx calls a request whose client went away before the answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Records its request if it is dropped before the guard has decided. It borrows what it would write:
+/// deciding in memory never waits, so that nobody can go away meanwhile.
+pub(crate) struct Undecided<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) head: &'a RequestHead<'a>,
+    pub(crate) user_agent: Option<&'a [u8]>,
+    pub(crate) now: Moment,
+    pub(crate) decided: bool,
+}
+
+impl Drop for Undecided<'_> {
+    fn drop(&mut self) {
+        if self.decided {
+            return;
+        }
+        let Undecided { worker, head, user_agent, now, .. } = *self;
+        let answered = Answered {
+            method: head.method.as_bytes(),
+            path: head.path.as_bytes(),
+            status: status_of_none(),
+            user_agent,
+            identity: head.identity,
+        };
+        worker.record(&worker.abandon(head, now), &answered);
+    }
+}
 
 /// Records its request exactly once: when it is answered, or when it is dropped before.
 ///
@@ -77,8 +105,12 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.recorded {
-            let panicked = std::thread::panicking();
-            self.record(if panicked { 500 } else { CLIENT_CLOSED_REQUEST });
+            self.record(status_of_none());
         }
     }
+}
+
+/// What a request without an answer is recorded with.
+fn status_of_none() -> u16 {
+    if std::thread::panicking() { 500 } else { CLIENT_CLOSED_REQUEST }
 }

@@ -15,7 +15,7 @@ use ipwarden_engine::client_ip::ClientIpResolver;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::{Guard, Identity, Parts};
 use ipwarden_engine::quota::Policies;
-use ipwarden_engine::rate_limit::{Limiter, LocalOptions};
+use ipwarden_engine::rate_limit::{Limiter, LocalOptions, RedisOptions};
 use ipwarden_engine::record::{Record, RecordVerdict};
 use ipwarden_engine::sensitive_path::SensitivePaths;
 use ipwarden_engine::spool::{Spool, SpoolOptions};
@@ -27,12 +27,16 @@ struct Bed {
 }
 
 fn bed(trusted: &[&str]) -> Bed {
+    bed_with(trusted, Limiter::local(LocalOptions::default()))
+}
+
+fn bed_with(trusted: &[&str], limiter: Limiter) -> Bed {
     let trusted: Vec<_> = trusted.iter().map(|network| network.parse().unwrap()).collect();
     let dir = tempfile::tempdir().unwrap();
     let parts = Parts {
         resolver: ClientIpResolver::new("X-Forwarded-For", &trusted, false).unwrap(),
         policies: Policies::default(),
-        limiter: Limiter::local(LocalOptions::default()),
+        limiter,
         sensitive_paths: SensitivePaths::new(&["/admin", "/login"]),
         spool: Spool::open(dir.path(), SpoolOptions::default()).unwrap(),
         ipv6_prefix: 64,
@@ -279,6 +283,32 @@ async fn an_error_of_another_middleware_is_recorded_as_it_is_answered() {
     assert_eq!(actix_web::body::to_bytes(answer.into_body()).await.unwrap(), "no more");
     let statuses: Vec<u16> = bed.records().iter().map(|record| record.status).collect();
     assert_eq!(statuses, [410]);
+}
+
+#[actix_web::test]
+async fn a_request_that_is_given_up_while_redis_is_asked_is_recorded() {
+    // Whoever connects here is never answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap()).parse().unwrap();
+    let bed = bed_with(&["127.0.0.1"], Limiter::redis(url, RedisOptions::default()));
+    let app = bed.application().await;
+    let request = from("127.0.0.1")
+        .uri("/admin?token=secret")
+        .insert_header(("x-forwarded-for", "192.0.2.7"))
+        .insert_header(("x-key", "ada"))
+        .insert_header(("user-agent", "hasty"))
+        .to_request();
+    let mut call = Box::pin(app.call(request));
+    assert!(futures_util::poll!(call.as_mut()).is_pending());
+    drop(call);
+    let records = bed.records();
+    let [record] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((record.path.as_str(), record.status), ("/admin", 499));
+    assert_eq!((record.address.to_string().as_str(), record.sensitive), ("192.0.2.7", true));
+    assert_eq!(record.verdict, RecordVerdict::Allowed);
+    assert_eq!(record.identity.as_deref(), Some("ada"));
+    assert_eq!(record.user_agent.as_deref(), Some("hasty"));
+    assert_eq!(bed.guard.counts().allowed, 1);
 }
 
 #[actix_web::test]
