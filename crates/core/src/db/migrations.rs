@@ -115,3 +115,25 @@ fn names(
         Err(error) => Err(DbError::Migration(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Create;
+
+    #[tokio::test]
+    async fn a_store_with_the_schema_of_a_later_version_is_good() {
+        let directory = tempfile::tempdir().unwrap();
+        let sqlite = directory.path().join("test.db");
+        let sqlite = Db::open_sqlite(&sqlite, Create::IfMissing).await.unwrap();
+        let database = ipwarden_testbed::postgres_database().unwrap();
+        for db in [sqlite, Db::postgres(database.url(), 2).unwrap()] {
+            db.migrate().await.unwrap();
+            let later =
+                "insert into __diesel_schema_migrations (version) values ('99991231000001')";
+            db.run(move |conn| conn.batch(later).boxed()).await.unwrap();
+            db.check_schema().await.unwrap();
+            assert_eq!(db.migrate().await.unwrap(), Vec::<String>::new());
+        }
+    }
+}
