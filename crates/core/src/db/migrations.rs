@@ -79,8 +79,9 @@ async fn applied(conn: &mut Conn) -> Result<Vec<String>, DbError> {
     }
     let exists = match conn {
         Conn::Postgres(_) => {
-            "select tablename::text as version from pg_tables \
-            where tablename = '__diesel_schema_migrations'"
+            // Where our tables are; the database may hold those of others in other schemas.
+            "select 'found' as version \
+            where to_regclass('__diesel_schema_migrations') is not null"
         }
         Conn::Sqlite(_) => {
             "select name as version from sqlite_master \
@@ -120,6 +121,17 @@ fn names(
 mod tests {
     use super::*;
     use crate::db::Create;
+
+    #[tokio::test]
+    async fn the_migrations_of_another_program_in_the_same_database_are_not_ours() {
+        let database = ipwarden_testbed::postgres_database().unwrap();
+        let db = Db::postgres(database.url(), 2).unwrap();
+        let other = "create schema other; \
+            create table other.__diesel_schema_migrations (version text)";
+        db.run(move |conn| conn.batch(other).boxed()).await.unwrap();
+        let checked = db.check_schema().await;
+        assert!(matches!(checked, Err(DbError::OldSchema { .. })), "{checked:?}");
+    }
 
     #[tokio::test]
     async fn a_store_with_the_schema_of_a_later_version_is_good() {
