@@ -200,3 +200,6 @@ impl ConnectionLike for PooledConnection {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -2,8 +2,9 @@
 //!
 //! [`redis()`] and [`postgres_database()`] start a server the first time a test of the process asks
 //! and share it with the others; [`redis_private()`] and [`postgres_private()`] belong to one test,
-//! which may stop, freeze and restart them, and so do [`redis_cluster()`] and [`redis_sentinel()`]. All listen on a free port of 127.0.0.1 and keep
-//! their files in a temporary directory. They end with the test process, even when it is killed.
+//! which may stop, freeze and restart them, and so do the servers of [`redis_cluster()`] and
+//! [`redis_sentinel()`]. All listen on a free port of 127.0.0.1 and keep their files in a temporary
+//! directory. They end with the test process, even when it is killed.
 //!
 //! `IPWARDEN_TEST_REDIS` and `IPWARDEN_TEST_POSTGRES` name running servers to share instead, as
 //! URLs without a database; `.ci/test` sets them, so that one of each serves all test binaries.

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::db::Create;
 use crate::redis::RedisPool;
+use crate::redis::tests::Topology;
 
 #[tokio::test]
 async fn a_store_that_was_set_back_is_loaded_whole() {
@@ -50,6 +51,66 @@ async fn a_hint_has_the_store_asked() {
         never = listening => match never {},
         () = hinting => {}
     }
+}
+
+#[tokio::test]
+async fn a_hint_crosses_a_cluster() {
+    let url = Topology::Cluster.url();
+    let pool = RedisPool::new(url.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    let feeder = Feeder::new(db, dir.path().join(COPY), |_| (), |_, _| ());
+    let nudge = feeder.nudge.clone();
+    let nudged = || timeout(Duration::from_secs(20), nudge.notified());
+    let listening = hints::listen(url.parse().unwrap(), nudge.clone(), feeder.feed().status());
+    let hinting = async {
+        nudged().await.expect("whoever has just subscribed asks once");
+        for version in 41..44 {
+            announced(&pool, version).await;
+            nudged().await.expect("a version that is not ours is a reason to ask");
+        }
+    };
+    tokio::select! {
+        never = listening => match never {},
+        () = hinting => {}
+    }
+}
+
+#[tokio::test]
+async fn hints_go_on_after_a_failover() {
+    let servers = ipwarden_testbed::redis_sentinel().unwrap();
+    let pool = RedisPool::new(servers.url().parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    let feeder = Feeder::new(db, dir.path().join(COPY), |_| (), |_, _| ());
+    let nudge = feeder.nudge.clone();
+    let nudged = || timeout(Duration::from_secs(30), nudge.notified());
+    let url = servers.url().parse().unwrap();
+    let listening = hints::listen(url, nudge.clone(), feeder.feed().status());
+    let hinting = async {
+        nudged().await.expect("whoever has just subscribed asks once");
+        announced(&pool, 41).await;
+        nudged().await.expect("a version that is not ours is a reason to ask");
+        servers.kill_master().unwrap();
+        announce(&pool, 42).await.unwrap_err();
+        nudged().await.expect("subscribed to the new master, whoever that is, it asks once");
+        announced(&pool, 43).await;
+        nudged().await.expect("hints arrive from the new master");
+    };
+    tokio::select! {
+        never = listening => match never {},
+        () = hinting => {}
+    }
+}
+
+/// Announces until Redis takes it: the machine may be busy.
+async fn announced(pool: &RedisPool, version: i64) {
+    for _ in 0..40 {
+        if announce(pool, version).await.is_ok() {
+            return;
+        }
+    }
+    panic!("not announced");
 }
 
 #[tokio::test]

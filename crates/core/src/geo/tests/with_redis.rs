@@ -2,8 +2,10 @@
 
 use deadpool_redis::redis::AsyncCommands;
 use ipwarden_testbed::{RedisServer, redis, redis_private};
+use rstest::rstest;
 
 use super::*;
+use crate::redis::tests::{Topology, patiently};
 
 fn pool(server: &RedisServer) -> RedisPool {
     RedisPool::new(server.url().parse().expect("a URL"))
@@ -45,6 +47,25 @@ async fn what_one_replica_asked_for_another_finds_in_redis_for_a_day() {
     let evening = noon() + Duration::seconds(CACHED_SECONDS);
     second.places(&addresses, evening).await;
     assert_eq!(second.look_ups(), LookUps { redis: 2, process: 2, files: 2, redis_failures: 0 });
+}
+
+#[rstest]
+#[tokio::test]
+async fn replicas_share_places_through_a_cluster_and_behind_sentinel(
+    #[values(Topology::Cluster, Topology::Sentinel)] topology: Topology,
+) {
+    let desk = Desk::new();
+    write_city(&desk.file("city.mmdb"), &[("2001:db8::/32", "CH", "Bern")]).expect("written");
+    let (count, redis) = (200_u128, RedisPool::new(topology.url().parse().expect("a URL")));
+    let base = u128::from(0x2001_0db8_u32) << 96;
+    let addresses: Vec<IpAddr> =
+        (0..count).map(|n| std::net::Ipv6Addr::from_bits(base + n).into()).collect();
+    drop(patiently(&redis).await);
+    desk.open_with(Some(redis.clone())).places(&addresses, noon()).await;
+    let second = desk.open_with(Some(redis));
+    let places = second.places(&addresses, noon()).await;
+    assert!(places.iter().all(|place| said(place) == "CH/Bern/-"));
+    assert_eq!(second.look_ups(), LookUps { redis: 200, ..LookUps::default() });
 }
 
 #[tokio::test]
