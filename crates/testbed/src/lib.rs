@@ -14,6 +14,7 @@
 
 pub mod geo;
 mod postgres;
+pub mod proxy;
 mod redis;
 mod watched;
 

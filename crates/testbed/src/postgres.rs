@@ -110,7 +110,7 @@ impl PostgresServer {
         self.private()?.start()
     }
 
-    /// Freezes the postmaster, which then accepts no connection; established ones go on.
+    /// Freezes a private server whole: connections stay open and can be made, nothing is answered.
     pub fn freeze(&self) -> anyhow::Result<()> {
         self.private()?.freeze()
     }

@@ -164,6 +164,23 @@ fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The processes that a server has started itself, as PostgreSQL does for each connection.
+fn children(parent: u32) -> anyhow::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc").context("looking for the server's processes")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // It may have ended in between. The name, in brackets, may hold anything.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if after_name.split_whitespace().nth(1) == Some(&parent.to_string()) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
+}
+
 /// A server that its test may stop, freeze and start again.
 #[derive(Debug)]
 pub(crate) struct Private {
@@ -197,11 +214,16 @@ impl Private {
     }
 
     pub(crate) fn freeze(&self) -> anyhow::Result<()> {
-        signal(self.pid().context("the server is stopped")?, "STOP")
+        let pid = self.pid().context("the server is stopped")?;
+        signal(pid, "STOP")?;
+        // After their parent, which makes no more of them.
+        children(pid)?.into_iter().try_for_each(|child| signal(child, "STOP"))
     }
 
     pub(crate) fn thaw(&self) -> anyhow::Result<()> {
-        signal(self.pid().context("the server is stopped")?, "CONT")
+        let pid = self.pid().context("the server is stopped")?;
+        children(pid)?.into_iter().try_for_each(|child| signal(child, "CONT"))?;
+        signal(pid, "CONT")
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
