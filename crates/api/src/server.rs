@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::{Server, ServerHandle, Service as _};
+use actix_web::http::ConnectionType;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context as _;
 use ipwarden_core::config::{Config, ConfigError, Loaded, load_with_flags, process_environment};
@@ -19,6 +20,9 @@ use crate::routes;
 
 /// A request head has to be there within this time, however slowly it is sent.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// How long new requests are still accepted after readiness has failed, so that whoever sends them here
+/// has the time to notice. Their answers close their connections.
+const NOTICE: Duration = Duration::from_secs(1);
 /// How long accepted requests may take to finish once the end has begun, in seconds.
 const FINISH_SECONDS: u64 = 3;
 
@@ -99,7 +103,24 @@ fn serve_public(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result
     let guard = GuardMiddleware::new(context.guard.clone()).identify(identify(context));
     let context = web::Data::from(context.clone());
     let server = HttpServer::new(move || {
-        App::new().app_data(context.clone()).configure(routes::public).wrap(guard.clone())
+        let stopping = context.clone();
+        App::new()
+            .app_data(context.clone())
+            .configure(routes::public)
+            .wrap(guard.clone())
+            // No decision: an answer that leaves while the service stops takes its connection along,
+            // so that no request is on its way on it when it is closed.
+            .wrap_fn(move |request, service| {
+                let (answer, stopping) = (service.call(request), stopping.clone());
+                async move {
+                    let mut answer = answer.await?;
+                    if stopping.is_stopping() {
+                        let head = answer.response_mut().head_mut();
+                        head.set_connection_type(ConnectionType::Close);
+                    }
+                    Ok(answer)
+                }
+            })
     });
     Ok(server
         .client_request_timeout(HEAD_LIMIT)
@@ -138,6 +159,7 @@ async fn stop_on_signal(context: Arc<Context>, [public, control]: [ServerHandle;
     }
     tracing::info!("stopping: accepted requests finish, the log is shipped");
     context.begin_shutdown();
+    tokio::time::sleep(NOTICE).await;
     public.stop(true).await;
     // Last, so that `/readyz` says until the end that no new requests are wanted.
     control.stop(true).await;

@@ -114,6 +114,27 @@ impl SqlitePool {
             .map_err(|error| DbError::Unreachable(error.to_string()))?
     }
 
+    /// What is wrong with the file, by SQLite's own check of all its pages and indices; empty if
+    /// nothing is. It reads the whole file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or read at all.
+    pub async fn check_integrity(&self) -> Result<Vec<String>, DbError> {
+        use diesel::RunQueryDsl;
+        #[derive(diesel::QueryableByName)]
+        struct Finding {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            integrity_check: String,
+        }
+        let mut connection = self.dedicated().await?;
+        let check = move || diesel::sql_query("PRAGMA integrity_check").load(&mut connection);
+        let findings: Vec<Finding> = tokio::task::spawn_blocking(check)
+            .await
+            .map_err(|error| DbError::Unreachable(error.to_string()))??;
+        let findings = findings.into_iter().map(|finding| finding.integrity_check);
+        Ok(findings.filter(|text| text != "ok").collect())
+    }
+
     /// A connection of its own that notices commits of others.
     ///
     /// # Errors
