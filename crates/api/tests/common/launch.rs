@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -24,6 +25,7 @@ pub(crate) struct Launch {
 /// A running `api`; killed when dropped.
 pub(crate) struct Replica {
     dir: TempDir,
+    variables: BTreeMap<String, String>,
     child: Child,
     said: Said,
     /// `http://127.0.0.1:PORT`.
@@ -67,7 +69,7 @@ impl Launch {
         let (child, said, _) = spawn(dir.path(), &variables);
         let (public, control) = (String::new(), String::new());
         let client = reqwest::Client::new();
-        let mut replica = Replica { dir, child, said, public, control, client };
+        let mut replica = Replica { dir, variables, child, said, public, control, client };
         replica.ready().await;
         replica
     }
@@ -191,6 +193,18 @@ impl Replica {
         (answer.status(), answer.text().await.unwrap())
     }
 
+    /// The status of what the control listener answers, a 5xx as well.
+    pub(crate) async fn control_status(
+        &self,
+        method: Method,
+        path: &str,
+        key: &str,
+        body: Value,
+    ) -> StatusCode {
+        let request = self.client.request(method, format!("{}{path}", self.control));
+        request.bearer_auth(key).json(&body).send().await.unwrap().status()
+    }
+
     /// The figure of this name, labels included, in `/metrics`.
     pub(crate) async fn metric(&self, name: &str) -> i64 {
         let (_, text) = self.open("/metrics").await;
@@ -198,19 +212,49 @@ impl Replica {
         found.unwrap_or_else(|| panic!("no figure {name} in:\n{text}"))
     }
 
-    /// Ends it in good order. Its directory stays as long as what this returns.
-    pub(crate) async fn stop(mut self) -> (ExitStatus, Stopped) {
+    /// Where the public listener is.
+    pub(crate) fn public_address(&self) -> SocketAddr {
+        self.public.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// Kills it, as the kernel does when memory is short; it may start again.
+    pub(crate) fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts what has ended again, on the same directory. Returns how long that took until it was
+    /// ready; its listeners are elsewhere now.
+    pub(crate) async fn start_again(&mut self) -> Duration {
+        let started = tokio::time::Instant::now();
+        let (child, said, _) = spawn(self.dir.path(), &self.variables);
+        (self.child, self.said) = (child, said);
+        self.ready().await;
+        started.elapsed()
+    }
+
+    /// Asks it to end in good order.
+    pub(crate) fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        let (status, _) = eventually(PATIENCE, "it ends", async || child.try_wait().unwrap()).await;
+        eventually(PATIENCE, "it ends", async || child.try_wait().unwrap()).await.0
+    }
+
+    /// Ends it in good order. Its directory stays as long as what this returns.
+    pub(crate) async fn stop(mut self) -> (ExitStatus, Stopped) {
+        self.terminate();
+        let status = self.ended().await;
         (status, Stopped(self))
     }
 
     /// Ends it at once, as the kernel does when memory is short.
     pub(crate) fn kill(mut self) -> Stopped {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.crash();
         Stopped(self)
     }
 }

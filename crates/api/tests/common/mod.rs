@@ -16,7 +16,7 @@ use ipwarden_core::keys::{self, ADMIN_KEY_FILE, Role};
 use ipwarden_core::lists::Actor;
 use ipwarden_core::scan::{self, Outcome, Terms};
 use ipwarden_engine::clock::Moment;
-use ipwarden_testbed::{RedisServer, TestDatabase};
+use ipwarden_testbed::{PostgresServer, RedisServer, TestDatabase};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 
@@ -61,6 +61,25 @@ impl Bed {
         settings: impl Fn(Launch) -> Launch,
     ) -> Bed {
         let database = ipwarden_testbed::postgres_database().unwrap();
+        Bed::on_database(database, count, redis, settings).await
+    }
+
+    /// The same on a PostgreSQL that the test may break.
+    pub(crate) async fn on_own_postgres(
+        server: &PostgresServer,
+        count: usize,
+        redis: Option<RedisServer>,
+        settings: impl Fn(Launch) -> Launch,
+    ) -> Bed {
+        Bed::on_database(server.database().unwrap(), count, redis, settings).await
+    }
+
+    async fn on_database(
+        database: TestDatabase,
+        count: usize,
+        redis: Option<RedisServer>,
+        settings: impl Fn(Launch) -> Launch,
+    ) -> Bed {
         let db = Db::postgres(database.url(), 4).unwrap();
         db.migrate().await.unwrap();
         let mut replicas = Vec::new();

@@ -1,0 +1,30 @@
+//! What is promised while things break: counts are asserted, times are printed (and asserted at ten
+//! times their goal). The short form; each test prints the seed of its random choices, and takes
+//! another from `IPWARDEN_TEST_SEED`.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod blocks;
+mod check;
+mod kill;
+mod load;
+mod postgres;
+mod stop;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// One at a time: each wants the whole machine.
+async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// The seed of a test, printed for when it fails.
+fn seed() -> u64 {
+    let named = std::env::var("IPWARDEN_TEST_SEED").ok();
+    let seed = named.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("a number"));
+    eprintln!("IPWARDEN_TEST_SEED={seed}");
+    seed
+}
