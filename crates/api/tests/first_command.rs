@@ -102,6 +102,22 @@ async fn five_requests_a_minute_are_answered_and_all_are_in_the_log() {
 }
 
 #[tokio::test]
+async fn what_is_not_http_is_refused_and_fills_no_log() {
+    use std::io::{Read as _, Write as _};
+    let replica = Launch::default().start().await;
+    let address = replica.public.strip_prefix("http://").unwrap();
+    for _ in 0..20 {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /\x00\xff HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    assert_eq!(replica.request(Method::GET, "/").send().await.unwrap().status(), StatusCode::OK);
+    assert!(!replica.said().contains("parse error"), "{}", replica.said());
+}
+
+#[tokio::test]
 async fn sigterm_ships_the_log_and_exits_with_success() {
     let replica = Launch::default().start().await;
     for _ in 0..50 {

@@ -31,9 +31,11 @@ pub fn start(log: &Log) {
 
 /// At the default level a person wants to hear of the service, not of the inner life of its
 /// libraries; whoever asks for more, or for anything in particular, gets just that.
+///
+/// `actix_http` has an error for every request that is no HTTP: strangers would write our log.
 fn directives(level: &str) -> String {
     match level {
-        "info" => "info,actix_server=warn,tokio_cron_scheduler=warn".to_owned(),
+        "info" => "info,actix_http=off,actix_server=warn,tokio_cron_scheduler=warn".to_owned(),
         asked => asked.to_owned(),
     }
 }
