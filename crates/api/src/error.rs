@@ -34,8 +34,8 @@ pub(crate) enum ApiError {
     TooManyWrongKeys { seconds: u64 },
     /// There is none of this name.
     NotFound { what: String },
-    /// The method is not one of this route's.
-    MethodNotAllowed,
+    /// The method is not one of this route's, which are these, with commas between.
+    MethodNotAllowed { allowed: &'static str },
     /// The guard rails stand in the way.
     Refused(Vec<Refused>),
     /// The change does not fit what is there.
@@ -89,7 +89,7 @@ impl ApiError {
             ApiError::NotFound { what } => {
                 (StatusCode::NOT_FOUND, "Not found", format!("There is no {what}."), json!({}))
             }
-            ApiError::MethodNotAllowed => (
+            ApiError::MethodNotAllowed { .. } => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "Method not allowed",
                 "This route does not know the method.".to_owned(),
@@ -151,6 +151,9 @@ impl ResponseError for ApiError {
         match self {
             ApiError::Unauthorized => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"ipwarden\""));
+            }
+            ApiError::MethodNotAllowed { allowed } => {
+                answer.insert_header((header::ALLOW, *allowed));
             }
             ApiError::TooManyWrongKeys { seconds } => {
                 answer.insert_header((header::RETRY_AFTER, seconds.to_string()));

@@ -9,50 +9,37 @@ mod metrics;
 mod request_logs;
 mod who;
 
-use actix_web::web::{self, ServiceConfig, delete, get, post, resource, scope};
-use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
+use actix_web::web::{self, ServiceConfig, resource, scope};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, Route};
 
 use crate::error::ApiError;
 
 /// For everybody; all of it passes the guard.
 pub(crate) fn public(app: &mut ServiceConfig) {
-    app.service(resource("/").get(who::who).head(who::who).default_service(web::to(other_method)))
+    app.service(resource("/").get(who::who).head(who::who).default_service(only("GET, HEAD")))
         .default_service(web::to(nothing_here));
 }
 
 /// For operators; nothing of it passes the guard, and all of `/api` takes a key.
 pub(crate) fn control(app: &mut ServiceConfig) {
-    app.route("/livez", get().to(health::livez))
-        .route("/readyz", get().to(health::readyz))
-        .route("/metrics", get().to(metrics::metrics))
+    let open = |path| resource(path).default_service(only("GET, HEAD"));
+    let keyed = |path, methods| resource(path).default_service(only(methods));
+    app.service(open("/livez").get(health::livez).head(health::livez))
+        .service(open("/readyz").get(health::readyz).head(health::readyz))
+        .service(open("/metrics").get(metrics::metrics).head(metrics::metrics))
         .service(
             scope("/api/v1")
-                .service(
-                    resource("/blocks")
-                        .get(lists::blocks)
-                        .post(lists::block)
-                        .default_service(web::to(other_method)),
-                )
-                .route("/blocks/{target:.*}", delete().to(lists::unblock))
-                .service(
-                    resource("/allows")
-                        .get(lists::allows)
-                        .post(lists::allow)
-                        .default_service(web::to(other_method)),
-                )
-                .route("/allows/{target:.*}", delete().to(lists::disallow))
-                .route("/suspicious", get().to(findings::page))
-                .route("/suspicious/{id}", get().to(findings::find))
-                .route("/suspicious/{id}/review", post().to(findings::review))
-                .route("/request-logs", get().to(request_logs::page))
-                .route("/check/{target:.*}", get().to(check::check))
-                .service(
-                    resource("/keys")
-                        .get(keys::all)
-                        .post(keys::create)
-                        .default_service(web::to(other_method)),
-                )
-                .route("/keys/{id}", delete().to(keys::revoke)),
+                .service(keyed("/blocks", "GET, POST").get(lists::blocks).post(lists::block))
+                .service(keyed("/blocks/{target:.*}", "DELETE").delete(lists::unblock))
+                .service(keyed("/allows", "GET, POST").get(lists::allows).post(lists::allow))
+                .service(keyed("/allows/{target:.*}", "DELETE").delete(lists::disallow))
+                .service(keyed("/suspicious", "GET").get(findings::page))
+                .service(keyed("/suspicious/{id}", "GET").get(findings::find))
+                .service(keyed("/suspicious/{id}/review", "POST").post(findings::review))
+                .service(keyed("/request-logs", "GET").get(request_logs::page))
+                .service(keyed("/check/{target:.*}", "GET").get(check::check))
+                .service(keyed("/keys", "GET, POST").get(keys::all).post(keys::create))
+                .service(keyed("/keys/{id}", "DELETE").delete(keys::revoke)),
         )
         .default_service(web::to(nothing_here));
 }
@@ -61,8 +48,9 @@ async fn nothing_here(request: HttpRequest) -> HttpResponse {
     ApiError::NotFound { what: format!("route {}", shown(request.path())) }.error_response()
 }
 
-async fn other_method() -> HttpResponse {
-    ApiError::MethodNotAllowed.error_response()
+/// The answer to a method that a route does not have.
+fn only(allowed: &'static str) -> Route {
+    web::to(move || async move { ApiError::MethodNotAllowed { allowed }.error_response() })
 }
 
 /// A path in an answer: short, and as escaped as it came.

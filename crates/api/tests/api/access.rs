@@ -202,3 +202,24 @@ async fn what_is_not_there_is_404_and_another_method_405() {
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     insta::assert_json_snapshot!("other_method", problem);
 }
+
+#[tokio::test]
+async fn another_method_than_those_of_a_route_is_answered_with_the_right_ones() {
+    let bed = Bed::embedded(Launch::default()).await;
+    let client = reqwest::Client::new();
+    let ask = async |method: Method, path: &str| {
+        client.request(method, format!("{}{path}", bed.first().control)).send().await.unwrap()
+    };
+    for route in every_route() {
+        let answer = ask(Method::PATCH, &format!("/api/v1{}", route.path)).await;
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{}", route.path);
+        let allowed = field(&answer, "allow").to_owned();
+        assert!(allowed.split(", ").any(|one| one == route.method.as_str()), "{allowed}");
+    }
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(ask(Method::HEAD, path).await.status(), StatusCode::OK, "{path}");
+        let answer = ask(Method::POST, path).await;
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        assert_eq!(field(&answer, "allow"), "GET, HEAD");
+    }
+}
