@@ -341,7 +341,9 @@ async fn an_hour_that_is_touched_while_it_is_judged_stays_touched() {
         };
         write(now()).await;
         let judged = touched().await.remove(0);
-        write(now() + TimeDelta::microseconds(1)).await;
+        // The recorder dates all the batches of one look alike, and a clock may be set back.
+        write(now() - TimeDelta::seconds(1)).await;
+        write(now()).await;
         forget(judged).await;
         let rest = touched().await;
         assert_eq!(rest.len(), 1, "the second record has not been judged");

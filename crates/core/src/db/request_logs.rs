@@ -242,6 +242,13 @@ async fn touch(conn: &mut Conn, batch: &[NewLogged]) -> Result<(), DbError> {
         let hour = row.at.duration_trunc(TimeDelta::hours(1)).unwrap_or(row.at);
         touched.insert((hour, row.node.clone(), row.recorded_at));
     }
+    // Never the same again, whatever the clock says: by it the scan sees that an hour was touched anew.
+    let later = match conn {
+        Conn::Postgres(_) => {
+            "greatest(excluded.recorded_at, touched_hours.recorded_at + interval '1 microsecond')"
+        }
+        Conn::Sqlite(_) => "max(excluded.recorded_at, touched_hours.recorded_at + 1)",
+    };
     // In the order of the set, so that two writers never wait for each other in a circle.
     for (hour, node, recorded_at) in touched {
         let row = (
@@ -253,7 +260,7 @@ async fn touch(conn: &mut Conn, batch: &[NewLogged]) -> Result<(), DbError> {
             .values(row)
             .on_conflict((touched_hours::hour, touched_hours::node))
             .do_update()
-            .set(touched_hours::recorded_at.eq(TsValue(recorded_at)))
+            .set(touched_hours::recorded_at.eq(diesel::dsl::sql::<Ts>(later)))
             .execute(c)
             .await)?;
     }

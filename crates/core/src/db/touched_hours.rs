@@ -20,7 +20,7 @@ pub struct TouchedHour {
     pub hour: DateTime<Utc>,
     /// Who wrote them.
     pub node: String,
-    /// When it last did.
+    /// When it last did, or a little later: it rises with every batch.
     #[diesel(deserialize_as = TsValue)]
     pub recorded_at: DateTime<Utc>,
 }
