@@ -128,7 +128,12 @@ async fn a_host_that_says_nothing_keeps_nobody_from_the_others(
 ) {
     let (_listener, port) = silent();
     let url = url(topology).replacen("://", &format!("://127.0.0.1:{port},"), 1);
-    let options = RedisOptions { connect_patience: Duration::from_secs(3), ..patient() };
+    let connect_patience = match topology {
+        Topology::Cluster => Duration::from_secs(3),
+        // Sooner than the library gives up a sentinel, which takes it a second.
+        Topology::Sentinel => Duration::from_millis(900),
+    };
+    let options = RedisOptions { connect_patience, ..patient() };
     let limiter = on_redis(&url, options);
     let policy = ipwarden_testbed::unique_name("limiter");
     let worker = limiter.worker();
@@ -140,6 +145,45 @@ async fn a_host_that_says_nothing_keeps_nobody_from_the_others(
     assert_eq!(limiter.state().fallbacks, 0);
     let url: ipwarden_engine::redis::RedisUrl = url.parse().unwrap();
     url.subscriber(Duration::from_secs(3)).await.expect("a subscription to one of the others");
+}
+
+#[tokio::test]
+async fn a_lost_node_of_a_cluster_costs_no_answer_and_is_asked_again_when_it_is_back() {
+    let cluster = redis_cluster().expect("a cluster");
+    let options = RedisOptions {
+        patience: Duration::from_millis(100),
+        silence: Duration::from_millis(250),
+        ..RedisOptions::default()
+    };
+    let limiter = on_redis(&cluster.url(), options);
+    let worker = limiter.worker();
+    for client in 0..30 {
+        assert_eq!(admitted(&worker, client, 3).await, 3);
+    }
+    assert_eq!(limiter.state().fallbacks, 0);
+    cluster.stop_one().expect("stopped");
+    for client in 0..30 {
+        assert_eq!(admitted(&worker, client, 4).await, 2, "client {client}, of the five");
+    }
+    let lost = limiter.state().fallbacks;
+    assert!(lost > 0, "a third of the keys was there");
+
+    let back = tokio::task::spawn_blocking(move || cluster.start_one().map(|()| cluster));
+    let _cluster = back.await.unwrap().expect("it is back");
+    let exact_again = async {
+        for client in 1_000.. {
+            let before = limiter.state().fallbacks;
+            for same in 0..30 {
+                assert_eq!(admitted(&worker, client * 30 + same, 6).await, 5);
+            }
+            if limiter.state().fallbacks == before {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), exact_again).await.expect("on all nodes again");
+    assert_eq!(limiter.state().breaker, Some(BreakerState::Closed));
 }
 
 #[tokio::test]

@@ -38,6 +38,17 @@ impl RedisCluster {
         format!("redis-cluster://{}", nodes.join(","))
     }
 
+    /// Kills the first node, and with it a third of the keys.
+    pub fn stop_one(&self) -> anyhow::Result<()> {
+        self.nodes[0].1.stop()
+    }
+
+    /// Starts the first node again: it is part of the cluster as before, and empty.
+    pub fn start_one(&self) -> anyhow::Result<()> {
+        self.nodes[0].1.start()?;
+        await_complete(&self.nodes)
+    }
+
     /// The ports of the three nodes.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.nodes.iter().map(|(port, _)| *port)
@@ -62,6 +73,11 @@ fn join(nodes: &[(u16, Private)]) -> anyhow::Result<()> {
     if !status.success() {
         bail!("redis-cli could not make a cluster: {status}");
     }
+    await_complete(nodes)
+}
+
+/// Waits until every node finds the cluster complete.
+fn await_complete(nodes: &[(u16, Private)]) -> anyhow::Result<()> {
     for (port, _) in nodes {
         until("a node finds the cluster complete", || {
             ask(*port, "CLUSTER INFO").is_ok_and(|answer| {
