@@ -16,7 +16,7 @@ use ipwarden_engine::guard::{Admission, Guard, Identity, RequestHead, Verdict, W
 use smallvec::SmallVec;
 
 use crate::fields::admission_fields;
-use crate::pending::{Pending, Undecided};
+use crate::pending::{Pending, Undecided, target};
 use crate::refusal::refusal;
 
 type Identify = dyn Fn(&HttpRequest) -> Option<Identity> + Send + Sync;
@@ -136,7 +136,7 @@ async fn admit(
         peer: peer(request.request()),
         forwarded: &forwarded,
         method: request.method().as_str(),
-        path: request.uri().path(),
+        path: target(request),
         identity,
     };
     let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());

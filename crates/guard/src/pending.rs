@@ -62,7 +62,7 @@ impl Pending {
         identity: Option<Identity>,
     ) -> Pending {
         let method = request.method().as_str().as_bytes();
-        let path = request.uri().path().as_bytes();
+        let path = target(request).as_bytes();
         let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
         let length = method.len() + path.len() + user_agent.map_or(0, <[u8]>::len);
         let mut text = Vec::with_capacity(length);
@@ -107,6 +107,14 @@ impl Drop for Pending {
         if !self.recorded {
             self.record(status_of_none());
         }
+    }
+}
+
+/// The path as received. CONNECT has none and names a host and a port (RFC 9112, 3.2.3).
+pub(crate) fn target(request: &ServiceRequest) -> &str {
+    match (request.uri().path(), request.uri().authority()) {
+        ("", Some(authority)) => authority.as_str().rsplit('@').next().unwrap_or_default(),
+        (path, _) => path,
     }
 }
 

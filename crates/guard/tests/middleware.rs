@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Service, ServiceResponse};
-use actix_web::http::StatusCode;
+use actix_web::http::{Method, StatusCode};
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, Error, HttpResponse, web};
 use futures_util::FutureExt as _;
@@ -264,6 +264,24 @@ async fn every_request_is_recorded_once_however_it_ends() {
         ("/never", 499),
     ];
     assert_eq!(seen, expected.map(|(path, status)| (path.to_owned(), status)));
+}
+
+#[actix_web::test]
+async fn a_target_that_is_no_path_is_recorded_by_what_it_names() {
+    let bed = bed(&[]);
+    let app = bed.application().await;
+    for (method, target) in [
+        (Method::CONNECT, "mail.example.test:25"),
+        (Method::CONNECT, "user:secret@mail.example.test:25"),
+        (Method::OPTIONS, "*"),
+        (Method::GET, "http://other.example.test"),
+        (Method::GET, "http://user:secret@other.example.test/login?a=b"),
+    ] {
+        app.call(from("192.0.2.1").method(method).uri(target).to_request()).await.unwrap();
+    }
+    let paths: Vec<String> = bed.records().into_iter().map(|record| record.path).collect();
+    let expected = ["mail.example.test:25", "mail.example.test:25", "*", "/", "/login"];
+    assert_eq!(paths, expected);
 }
 
 #[actix_web::test]
