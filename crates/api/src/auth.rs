@@ -123,7 +123,8 @@ struct Tries {
 
 const MOST_WRONG: u32 = 5;
 const MINUTE: u64 = 60_000_000;
-/// Beyond so many senders the oldest minute is over soon enough.
+/// Beyond so many senders within a minute all are forgotten: no list of strangers may grow without
+/// end, and a key of 256 random bits does not rest on this one.
 const MOST_SENDERS: usize = 100_000;
 
 impl WrongKeys {
@@ -141,6 +142,9 @@ impl WrongKeys {
         let mut senders = self.0.lock();
         if senders.len() >= MOST_SENDERS {
             senders.retain(|_, tries| now.steady < tries.until);
+            if senders.len() >= MOST_SENDERS {
+                senders.clear();
+            }
         }
         let fresh = Tries { wrong: 0, until: now.steady + MINUTE };
         let tries = senders.entry(sender(address)).or_insert(fresh);
@@ -177,5 +181,14 @@ mod tests {
         assert!(wrong_keys.may_try(guesser, at(60)).is_ok());
         wrong_keys.count(guesser, at(60));
         assert!(wrong_keys.may_try(guesser, at(61)).is_ok());
+    }
+
+    #[test]
+    fn wrong_keys_from_everywhere_take_bounded_memory() {
+        let wrong_keys = WrongKeys::default();
+        for sender in 0..=u32::try_from(MOST_SENDERS).unwrap() {
+            wrong_keys.count(Some(std::net::Ipv4Addr::from_bits(sender).into()), at(1));
+        }
+        assert!(wrong_keys.0.lock().len() <= MOST_SENDERS);
     }
 }
