@@ -81,6 +81,9 @@ pub struct LimiterState {
     pub in_flight: usize,
     /// Takes that were decided in this process because Redis did not answer, since the start.
     pub fallbacks: u64,
+    /// How often Redis was lost, since the start: each loss and each return may admit
+    /// max(limit, live replicas) more per client.
+    pub losses: u64,
     /// Replicas believed to live, this one included.
     pub live_replicas: u32,
 }

@@ -62,6 +62,7 @@ fn registry(context: &Context) -> Registry {
     gauge(&mut all, "limiter_bytes", "Memory of the quotas", limiter.bytes as u64);
     counter(&mut all, "limiter_evictions", "Quotas forgotten for memory", limiter.evictions);
     counter(&mut all, "limiter_fallbacks", "Decisions without Redis", limiter.fallbacks);
+    counter(&mut all, "redis_losses", "Times that Redis was lost", limiter.losses);
     gauge(&mut all, "live_replicas", "Replicas that live", limiter.live_replicas.into());
     let open = limiter.breaker.is_some_and(|state| state != BreakerState::Closed);
     gauge(&mut all, "redis_breaker_open", "Whether Redis is not asked", open.into());

@@ -105,6 +105,7 @@ impl Redis {
             breaker: Some(self.breaker.state()),
             in_flight: self.options.most_in_flight.max(1) - self.turns.available_permits(),
             fallbacks: self.fallbacks.load(Ordering::Relaxed),
+            losses: self.breaker.era(),
             ..self.local.state()
         }
     }
