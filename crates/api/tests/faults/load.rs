@@ -49,7 +49,7 @@ pub(crate) struct Load {
 struct Course {
     /// Of each replica; a restarted one is elsewhere.
     targets: Vec<Mutex<SocketAddr>>,
-    who: Who,
+    who: Mutex<Who>,
     connects: AtomicBool,
     stop: CancellationToken,
 }
@@ -58,6 +58,11 @@ struct Course {
 pub(crate) fn anybody() -> Who {
     let network = Ipv4Addr::new(198, 18, 0, 0).to_bits();
     Arc::new(move |rng| Ipv4Addr::from_bits(network | rng.u32(0..1 << 17)))
+}
+
+/// Requests of these clients only.
+pub(crate) fn among(clients: Vec<Ipv4Addr>) -> Who {
+    Arc::new(move |rng| clients[rng.usize(..clients.len())])
 }
 
 impl Load {
@@ -71,7 +76,7 @@ impl Load {
     ) -> Load {
         let course = Arc::new(Course {
             targets: targets.iter().map(|target| Mutex::new(*target)).collect(),
-            who,
+            who: Mutex::new(who),
             connects: AtomicBool::new(true),
             stop: CancellationToken::new(),
         });
@@ -88,6 +93,11 @@ impl Load {
     /// The replica of this number is there now.
     pub(crate) fn moved(&self, replica: usize, address: SocketAddr) {
         *self.course.targets[replica].lock() = address;
+    }
+
+    /// From now on others ask.
+    pub(crate) fn set_who(&self, who: Who) {
+        *self.course.who.lock() = who;
     }
 
     /// From now on nobody opens a connection; those that are open are used on.
@@ -124,7 +134,8 @@ async fn ask_on(
         if line.is_none() && !course.connects.load(Ordering::SeqCst) {
             continue;
         }
-        let (client, sent) = ((course.who)(&mut rng), Instant::now());
+        let who = course.who.lock().clone();
+        let (client, sent) = (who(&mut rng), Instant::now());
         let address = *course.targets[target].lock();
         let outcome = ask(&mut line, address, client).await;
         shots.push(Shot { client, sent, took: sent.elapsed(), outcome });

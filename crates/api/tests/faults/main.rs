@@ -11,6 +11,7 @@ mod check;
 mod kill;
 mod load;
 mod postgres;
+mod redis;
 mod stop;
 
 use tokio::sync::{Mutex, MutexGuard};
