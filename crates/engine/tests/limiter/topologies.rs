@@ -130,8 +130,8 @@ async fn a_host_that_says_nothing_keeps_nobody_from_the_others(
     let url = url(topology).replacen("://", &format!("://127.0.0.1:{port},"), 1);
     let connect_patience = match topology {
         Topology::Cluster => Duration::from_secs(3),
-        // Sooner than the library gives up a sentinel, which takes it a second.
-        Topology::Sentinel => Duration::from_millis(900),
+        // Sooner than the library gives up a sentinel, which takes it half a second.
+        Topology::Sentinel => Duration::from_millis(400),
     };
     let options = RedisOptions { connect_patience, ..patient() };
     let limiter = on_redis(&url, options);
