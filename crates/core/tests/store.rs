@@ -12,7 +12,6 @@ use ipwarden_core::db::list_changes::{self, List, Op};
 use ipwarden_core::db::request_logs::{self, Filter, NewLogged};
 use ipwarden_core::db::{
     Conn, Create, Db, DbError, allowed_ips, blocked_ips, nodes, partitions, spool_positions,
-    touched_hours,
 };
 
 #[tokio::test]
@@ -315,40 +314,6 @@ async fn a_batch_whose_mark_conflicts_is_not_written() {
             .await
             .unwrap();
         assert_eq!(positions, [("s1".to_owned(), 20)]);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_hour_that_is_touched_while_it_is_judged_stays_touched() {
-    every_store(async |store: Store| {
-        let db = &store.db;
-        let write = async |recorded_at| {
-            let mut row = logged(now(), "192.0.2.1", "/");
-            row.recorded_at = recorded_at;
-            request_logs::write(db, vec![row], no_mark).await.unwrap();
-        };
-        let touched = async || {
-            let end = now() + TimeDelta::hours(1);
-            db.run(move |conn| touched_hours::before(conn, end).boxed()).await.unwrap()
-        };
-        let forget = async |row: touched_hours::TouchedHour| {
-            db.transaction(move |conn| {
-                async move { touched_hours::forget(conn, &row).await }.boxed()
-            })
-            .await
-            .unwrap();
-        };
-        write(now()).await;
-        let judged = touched().await.remove(0);
-        // The recorder dates all the batches of one look alike, and a clock may be set back.
-        write(now() - TimeDelta::seconds(1)).await;
-        write(now()).await;
-        forget(judged).await;
-        let rest = touched().await;
-        assert_eq!(rest.len(), 1, "the second record has not been judged");
-        forget(rest[0].clone()).await;
-        assert_eq!(touched().await, []);
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use futures_util::FutureExt;
+use ipwarden_core::db::touched_hours::{self, TouchedHour};
 use ipwarden_core::db::{DbError, leases};
 use ipwarden_core::detect::Window;
 use ipwarden_core::scan::{self, Due, Outcome, Reason};
@@ -181,6 +182,36 @@ async fn an_operators_scan_makes_no_hour_a_missed_one() {
         scan::run_between(&store.db, &terms(), running, || at("11:30:00")).await.unwrap();
         assert_eq!(run(&store, &terms(), at("12:00:10")).await, ["11"]);
         assert_eq!(run(&store, &terms(), at("12:10:10")).await, Vec::<String>::new());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_hour_that_is_touched_while_it_is_judged_stays_touched() {
+    every_store(async |store: Store| {
+        let touched = async || {
+            let before = touched_hours::before;
+            store.db.run(move |conn| before(conn, at("11:00:00")).boxed()).await.unwrap()
+        };
+        let forget = async |row: TouchedHour| {
+            let forgotten = store
+                .db
+                .run(move |conn| async move { touched_hours::forget(conn, &row).await }.boxed());
+            forgotten.await.unwrap();
+        };
+        let late = |recorded| {
+            log_late(&store, vec![request("192.0.2.1", at("10:00:00"), "/")], at(recorded))
+        };
+        late("10:00:01").await;
+        let judged = touched().await.remove(0);
+        // The recorder dates all the batches of one look alike, and a clock may be set back.
+        late("10:00:00").await;
+        late("10:00:01").await;
+        forget(judged).await;
+        let rest = touched().await;
+        assert_eq!(rest.len(), 1, "the later records have not been judged");
+        forget(rest[0].clone()).await;
+        assert_eq!(touched().await, []);
     })
     .await;
 }
