@@ -69,3 +69,21 @@ impl ResponseError for NotGuarded {
         StatusCode::INTERNAL_SERVER_ERROR
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::{TestRequest, call_and_read_body, call_service, init_service};
+    use actix_web::{App, web};
+
+    use super::ClientIp;
+
+    #[actix_web::test]
+    async fn an_application_that_is_not_wrapped_is_told_so() {
+        let route = web::get().to(|client: ClientIp| async move { client.ip.to_string() });
+        let app = init_service(App::new().route("/", route)).await;
+        let request = || TestRequest::get().to_request();
+        assert_eq!(call_service(&app, request()).await.status(), 500);
+        let body = call_and_read_body(&app, request()).await;
+        assert!(body.windows(11).any(|words| words == b"not wrapped"), "{body:?}");
+    }
+}

@@ -344,15 +344,6 @@ async fn a_verified_identity_has_ten_and_is_in_the_log() {
 }
 
 #[actix_web::test]
-async fn an_application_that_is_not_wrapped_is_told_so() {
-    let route = web::get().to(|client: ClientIp| async move { client.ip.to_string() });
-    let app = init_service(App::new().route("/", route)).await;
-    let response = app.call(from("192.0.2.1").to_request()).await.unwrap();
-    assert_eq!(response.status(), 500);
-    assert!(text(response).await.contains("not wrapped"));
-}
-
-#[actix_web::test]
 async fn the_client_address_vectors_hold_through_http() {
     #[derive(serde::Deserialize)]
     struct Vector {
