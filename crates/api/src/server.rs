@@ -1,6 +1,6 @@
 //! From a configuration to answered requests, and to an orderly end.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -166,30 +166,40 @@ async fn stop_on_signal(context: Arc<Context>, [public, control]: [ServerHandle;
 }
 
 /// Tells a person where to look. On stderr, as everything that is not data.
+///
+/// Whoever started this may have closed it; then nobody is told.
 fn announce(context: &Context, listening: &Listening) {
+    let _nobody_listens = write_banner(&mut std::io::stderr().lock(), context, listening);
+}
+
+fn write_banner(
+    out: &mut (impl Write + IsTerminal),
+    context: &Context,
+    listening: &Listening,
+) -> std::io::Result<()> {
     let data_dir = std::path::absolute(&context.config.data_dir)
         .unwrap_or_else(|_| context.config.data_dir.clone());
     let size = if context.db.is_sqlite() { "embedded" } else { "fleet" };
-    eprintln!("ipwarden {} ({size}) is up", env!("CARGO_PKG_VERSION"));
-    eprintln!("  public   {:<28} everything here passes the guard", url(listening.public));
-    eprintln!("  control  {:<28} for operators: API, metrics, health", url(listening.control));
-    eprintln!("  data     {}", data_dir.display());
+    writeln!(out, "ipwarden {} ({size}) is up", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  public   {:<28} everything here passes the guard", url(listening.public))?;
+    writeln!(out, "  control  {:<28} for operators: API, metrics, health", url(listening.control))?;
+    writeln!(out, "  data     {}", data_dir.display())?;
     let key_file = data_dir.join(ipwarden_core::keys::ADMIN_KEY_FILE);
     match &context.first_admin_key {
         Some(path) => {
-            eprintln!("  key      {} (the first admin key, just made)", path.display());
-            if std::io::stderr().is_terminal()
+            writeln!(out, "  key      {} (the first admin key, just made)", path.display())?;
+            if out.is_terminal()
                 && let Ok(key) = std::fs::read_to_string(path)
             {
-                eprintln!("           {}", key.trim());
+                writeln!(out, "           {}", key.trim())?;
             }
         }
         None if key_file.exists() => {
-            eprintln!("  key      {} (the first admin key)", key_file.display());
+            writeln!(out, "  key      {} (the first admin key)", key_file.display())?;
         }
-        None => eprintln!("  key      made elsewhere; `ipctl key list` shows which there are"),
+        None => writeln!(out, "  key      made elsewhere; `ipctl key list` shows which there are")?,
     }
-    eprintln!("  try      curl -i {}/", url(listening.public));
+    writeln!(out, "  try      curl -i {}/", url(listening.public))
 }
 
 /// The address as it can be clicked on: nobody connects to "any address".

@@ -110,7 +110,8 @@ impl Context {
         let copy = data_dir.join(changes::COPY);
         let mut feeder = Feeder::of(guard.clone(), db.clone(), copy);
         feeder.start().await;
-        let (first_admin_key, keys) = open_keys(&db, &data_dir, date(now)).await?;
+        let Opened { first_admin_key, keys, keys_loaded } =
+            open_keys(&db, &data_dir, date(now)).await?;
 
         let context = Context {
             config: Arc::new(config),
@@ -127,17 +128,17 @@ impl Context {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        context.start(feeder, now);
+        context.start(feeder, keys_loaded, now);
         Ok(context)
     }
 
     /// Starts what runs beside the requests. The list is all there is.
-    fn start(&self, feeder: Feeder, now: Moment) {
+    fn start(&self, feeder: Feeder, keys_loaded: bool, now: Moment) {
         let (stop, redis_url) = (&self.stop, self.config.redis_url.clone());
         self.tasks.spawn(feeder.run(redis_url, stop.clone()));
         self.tasks.spawn(ship(self.recorder.clone(), stop.clone()));
         let (keys, db, feed) = (self.keys.clone(), self.db.clone(), self.feed.clone());
-        self.tasks.spawn(follow_keys(keys, db, feed, stop.clone()));
+        self.tasks.spawn(follow_keys(keys, db, feed, stop.clone(), keys_loaded));
         self.tasks.spawn(follow_files(self.geo.clone(), stop.clone()));
         if !self.db.is_sqlite() {
             let guard = self.guard.clone();
@@ -278,11 +279,13 @@ async fn open_geo(
     Ok(tokio::task::spawn_blocking(open).await?)
 }
 
-async fn open_keys(
-    db: &Db,
-    data_dir: &Path,
-    now: DateTime<Utc>,
-) -> anyhow::Result<(Option<PathBuf>, Keys)> {
+struct Opened {
+    first_admin_key: Option<PathBuf>,
+    keys: Keys,
+    keys_loaded: bool,
+}
+
+async fn open_keys(db: &Db, data_dir: &Path, now: DateTime<Utc>) -> anyhow::Result<Opened> {
     let made = match keys::first_admin_key(db, data_dir, now).await {
         Ok(made) => made,
         // Without its store nobody can tell whether there are keys; a later start can.
@@ -290,10 +293,11 @@ async fn open_keys(
         Err(error) => return Err(error).context("the first admin key cannot be made"),
     };
     let keys = Keys::default();
-    if let Err(error) = keys.reload(db).await {
+    let loaded = keys.reload(db).await;
+    if let Err(error) = &loaded {
         tracing::warn!(%error, "no API key is known until the store answers");
     }
-    Ok((made, keys))
+    Ok(Opened { first_admin_key: made, keys, keys_loaded: loaded.is_ok() })
 }
 
 async fn ship(recorder: Arc<Recorder>, stop: CancellationToken) {
@@ -301,12 +305,21 @@ async fn ship(recorder: Arc<Recorder>, stop: CancellationToken) {
 }
 
 /// Reloads the keys whenever they may have changed, until it worked.
-async fn follow_keys(keys: Arc<Keys>, db: Db, feed: Feed, stop: CancellationToken) {
+async fn follow_keys(
+    keys: Arc<Keys>,
+    db: Db,
+    feed: Feed,
+    stop: CancellationToken,
+    mut loaded: bool,
+) {
     let mut changed = feed.keys();
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            alive = changed.changed() => if alive.is_err() { return },
+        // Keys that could not be loaded at the start are not waiting for a change.
+        if loaded {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                alive = changed.changed() => if alive.is_err() { return },
+            }
         }
         while let Err(error) = keys.reload(&db).await {
             tracing::warn!(%error, "the API keys cannot be reloaded");
@@ -315,6 +328,7 @@ async fn follow_keys(keys: Arc<Keys>, db: Db, feed: Feed, stop: CancellationToke
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }
         }
+        loaded = true;
     }
 }
 

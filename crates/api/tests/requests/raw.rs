@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ipwarden_engine::clock::Moment;
 use reqwest::{Method, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -132,4 +133,37 @@ async fn who_goes_away_before_the_answer_is_in_the_log_too_and_who_sends_half_is
     assert!(records.iter().all(|record| record.path == "/aborted"), "{records:?}");
     assert!(records.iter().all(|record| [404, 499].contains(&record.status)), "{records:?}");
     assert_eq!(replica.open("/readyz").await.0, StatusCode::OK);
+}
+
+/// HTTP-01: who sends a head a byte at a time holds a connection for seconds, and holds up nobody.
+#[tokio::test]
+async fn http_01_slow_heads_are_closed_and_do_not_slow_the_others() {
+    const SLOW: usize = 500;
+    // The goal is 10 seconds.
+    const LONGEST: Duration = Duration::from_secs(100);
+    let bed = Bed::embedded(Launch::default().behind_proxies()).await;
+    let replica = bed.first();
+    let opened = Moment::now();
+    let mut slow = Vec::with_capacity(SLOW);
+    for _ in 0..SLOW {
+        let mut stream = connect(replica).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nx-slow: ").await.unwrap();
+        slow.push(stream);
+    }
+    for n in 0..20 {
+        let answer = replica.get(&format!("127.1.9.{n}"), "/").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let mut refused = 0;
+    for stream in &mut slow {
+        let mut answer = Vec::new();
+        let reading = tokio::time::timeout(LONGEST, stream.read_to_end(&mut answer));
+        let _closed = reading.await.expect("a slow head is closed in the end");
+        refused += usize::from(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"));
+    }
+    let took = Duration::from_micros(Moment::now().steady - opened.steady);
+    eprintln!("{SLOW} slow heads were closed after {took:?}");
+    assert_eq!(refused, SLOW);
+    assert!(took < LONGEST, "{took:?}");
+    assert_eq!(bed.logged().await, 20, "what is no request is no record");
 }
