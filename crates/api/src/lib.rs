@@ -1,6 +1,6 @@
 //! The ipwarden service: its listeners, and every route on them.
 //!
-//! [`server::run`] reads from top to bottom; [`routes`] is the only list of routes.
+//! [`server::run`] reads from top to bottom; `routes.rs` is the only list of routes.
 
 pub mod server;
 
