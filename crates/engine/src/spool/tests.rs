@@ -14,6 +14,8 @@ use super::segment::FIRST;
 use super::*;
 use crate::record::{Record, RecordRef, RecordVerdict, Reference};
 
+mod damage;
+
 const SMALL: SpoolOptions = SpoolOptions {
     max_bytes: 1 << 20,
     segment_bytes: SpoolOptions::MIN_SEGMENT_BYTES,
@@ -168,128 +170,6 @@ fn a_segment_is_removed_only_when_its_writer_is_done() {
 }
 
 /// A spool with an open segment of two records, and the bytes that a third one would add.
-fn two_records_and_a_third(dir: &TempDir) -> (Spool, SpoolWriter, SegmentId, u64, Vec<u8>) {
-    let spool = open(dir, SMALL);
-    let mut writer = spool.writer();
-    append(&mut writer, 0..2);
-    let id = only_segment(&spool).id;
-    let at = spool.read(id, 0, 9, &mut Vec::new()).unwrap().next;
-    let mut frame = Vec::new();
-    frame::begin(&mut frame);
-    numbered(b"/path", 2).encode(&mut frame);
-    let padded = frame::pad(&mut frame);
-    frame::close(&mut frame, &padded, Seed::of(id), at);
-    (spool, writer, id, at, frame)
-}
-
-#[test]
-fn a_torn_frame_is_not_there_yet_while_its_segment_is_open() {
-    let dir = temp_dir();
-    let (spool, writer, id, at, frame) = two_records_and_a_third(&dir);
-    let file = fs::OpenOptions::new().write(true).open(path_of(&spool, id)).unwrap();
-    let expect_torn = |what: &str| {
-        let mut records = Vec::new();
-        let read = spool.read(id, 0, 9, &mut records).unwrap();
-        assert_eq!((records.len(), read), (2, Read { next: at, end: ReadEnd::Open }), "{what}");
-    };
-    let body = HEAD + frame[HEAD..].iter().rposition(|&byte| byte != 0).unwrap();
-    for end in 0..=body {
-        file.write_all_at(&frame[..end], at).unwrap();
-        expect_torn(&format!("{end} bytes from the front"));
-    }
-    file.write_all_at(&vec![0; frame.len()], at).unwrap();
-    for start in (4..=frame.len()).rev() {
-        file.write_all_at(&frame[start..], at + start as u64).unwrap();
-        expect_torn(&format!("all but {start} bytes from the back"));
-    }
-    file.write_all_at(&frame, at).unwrap();
-    assert_eq!(read_all(&spool).0, [0, 1, 2]);
-    drop(writer);
-}
-
-#[test]
-fn a_torn_frame_in_a_sealed_segment_is_damage_with_its_position() {
-    for end in 1.. {
-        let dir = temp_dir();
-        let (spool, mut writer, id, at, frame) = two_records_and_a_third(&dir);
-        append(&mut writer, 2..4);
-        drop(writer);
-        let mut torn = vec![0; frame.len()];
-        let Some(kept) = frame.get(..end) else { break };
-        torn[..end].copy_from_slice(kept);
-        if torn == frame {
-            break;
-        }
-        let file = fs::OpenOptions::new().write(true).open(path_of(&spool, id)).unwrap();
-        file.write_all_at(&torn, at).unwrap();
-        let mut records = Vec::new();
-        let read = spool.read(id, 0, 9, &mut records).unwrap();
-        let after = at + frame.len() as u64;
-        let (why, resume) = match end {
-            // The length was lost, and with it the way on.
-            ..=4 => (Damage::Unsealed, None),
-            _ => (Damage::Checksum, Some(after)),
-        };
-        assert_eq!(read.end, ReadEnd::Damaged { at, why, resume }, "{end} bytes");
-        assert_eq!((records.len(), read.next), (2, at), "{end} bytes");
-        if let Some(resume) = resume {
-            let read = spool.read(id, resume, 9, &mut records).unwrap();
-            assert_eq!((records[2].at, read.end), (3, ReadEnd::Sealed));
-        }
-        let to = spool.set_aside(id, at).unwrap();
-        assert!(to.ends_with(format!("spool/damaged/{id}-{at}.segment")), "{}", to.display());
-        assert_eq!(spool.segments(), []);
-        assert_eq!(spool.status().damaged, 1);
-    }
-}
-
-#[test]
-fn what_a_killed_writer_left_unfinished_is_no_damage() {
-    let dir = temp_dir();
-    let (spool, writer, id, at, frame) = two_records_and_a_third(&dir);
-    let path = path_of(&spool, id);
-    let killed = fs::read(&path).unwrap();
-    drop((writer, spool));
-    for start in HEAD..=frame.len() {
-        let mut bytes = killed.clone();
-        let at = at as usize;
-        bytes[at + start..at + frame.len()].copy_from_slice(&frame[start..]);
-        fs::write(&path, bytes).unwrap();
-        let spool = open(&dir, SMALL);
-        assert_eq!(read_all(&spool), (vec![0, 1], vec![ReadEnd::Sealed]), "from byte {start}");
-    }
-}
-
-#[test]
-fn a_length_lost_with_frames_behind_it_is_damage_in_a_leftover_too() {
-    let dir = temp_dir();
-    let (spool, mut writer, id, at, _) = two_records_and_a_third(&dir);
-    append(&mut writer, 2..50);
-    let path = path_of(&spool, id);
-    let mut killed = fs::read(&path).unwrap();
-    drop((writer, spool));
-    killed[at as usize + 4..at as usize + 8].fill(0);
-    fs::write(&path, killed).unwrap();
-    let spool = open(&dir, SMALL);
-    let damaged = ReadEnd::Damaged { at, why: Damage::Unsealed, resume: None };
-    assert_eq!(read_all(&spool), (vec![0, 1], vec![damaged]));
-}
-
-#[test]
-fn a_file_that_is_no_segment_is_set_aside_at_the_start() {
-    let dir = temp_dir();
-    drop(open(&dir, SMALL));
-    let spool = dir.path().join("spool");
-    fs::write(spool.join(format!("{:032x}.segment", 7)), [1; 100]).unwrap();
-    fs::write(spool.join(format!("{:032x}.segment", 8)), []).unwrap();
-    fs::write(spool.join(format!("{:032x}.tmp", 9)), [1; 100]).unwrap();
-    let opened = open(&dir, SMALL);
-    assert_eq!(opened.segments(), []);
-    assert!(spool.join(format!("damaged/{:032x}-0.segment", 7)).exists());
-    assert!(!spool.join(format!("{:032x}.segment", 8)).exists());
-    assert!(!spool.join(format!("{:032x}.tmp", 9)).exists());
-}
-
 #[test]
 fn past_its_bound_the_oldest_segment_goes_and_its_records_are_counted() {
     let dir = temp_dir();
