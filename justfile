@@ -16,6 +16,14 @@ ipctl *ARGUMENTS:
 test *ARGUMENTS:
     bash .ci/test {{ARGUMENTS}}
 
+# What breaks, measured in the long form, into docs/RELIABILITY.md; hours.
+reliability:
+    bash .ci/reliability long
+
+# The same in the form that CI runs; minutes.
+reliability-short:
+    bash .ci/reliability short
+
 # Formats the code.
 format:
     cargo fmt --all

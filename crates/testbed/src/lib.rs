@@ -16,6 +16,7 @@ pub mod geo;
 mod postgres;
 pub mod proxy;
 mod redis;
+pub mod report;
 mod watched;
 
 use std::sync::atomic::{AtomicU64, Ordering};

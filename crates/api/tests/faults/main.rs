@@ -14,18 +14,11 @@ mod postgres;
 mod redis;
 mod stop;
 
+use ipwarden_testbed::report::seed;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// One at a time: each wants the whole machine.
 async fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
-}
-
-/// The seed of a test, printed for when it fails.
-fn seed() -> u64 {
-    let named = std::env::var("IPWARDEN_TEST_SEED").ok();
-    let seed = named.map_or_else(|| fastrand::u64(..), |text| text.parse().expect("a number"));
-    eprintln!("IPWARDEN_TEST_SEED={seed}");
-    seed
 }
