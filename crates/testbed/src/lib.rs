@@ -13,6 +13,7 @@
 //! to install it, and fails.
 
 pub mod geo;
+pub mod haproxy;
 mod postgres;
 pub mod proxy;
 mod redis;
@@ -29,6 +30,7 @@ pub use crate::redis::{
     REDIS_VARIABLE, RedisCluster, RedisSentinel, RedisServer, redis, redis_cluster, redis_private,
     redis_sentinel,
 };
+pub use crate::watched::lasting_port;
 
 /// A name that no other test uses, now or in an earlier run: for keys, databases and buckets.
 ///

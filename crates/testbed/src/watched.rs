@@ -266,6 +266,19 @@ pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
+/// A port that nobody listens on, and that the kernel gives to no outgoing connection: whoever takes
+/// it may leave it and take it again.
+pub fn lasting_port() -> anyhow::Result<u16> {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let range = std::fs::read_to_string(RANGE).context(RANGE)?;
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
+    let first: u16 = first.context("the first port of outgoing connections")?;
+    (0..1_000)
+        .map(|_| fastrand::u16(1_024..first))
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .with_context(|| format!("no free port below {first}"))
+}
+
 /// Looks for `program` in the directories of `PATH`.
 pub(crate) fn find_in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

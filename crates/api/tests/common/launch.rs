@@ -57,6 +57,13 @@ impl Launch {
         self.with("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "127.0.0.0/8")
     }
 
+    /// The same on ports that it has again when it is started again.
+    pub(crate) fn on_lasting_ports(self) -> Launch {
+        let [public, control] =
+            [(); 2].map(|()| format!("127.0.0.1:{}", ipwarden_testbed::lasting_port().unwrap()));
+        self.with("IPWARDEN_PUBLIC__BIND", &public).with("IPWARDEN_CONTROL__BIND", &control)
+    }
+
     /// The same with an `ipwarden.toml`.
     pub(crate) fn file(self, text: &str) -> Launch {
         std::fs::write(self.dir.path().join("ipwarden.toml"), text).unwrap();
@@ -217,6 +224,23 @@ impl Replica {
         self.public.strip_prefix("http://").unwrap().parse().unwrap()
     }
 
+    /// Where the control listener is.
+    pub(crate) fn control_address(&self) -> SocketAddr {
+        self.control.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// The figure of this name, if it still answers.
+    pub(crate) async fn last_metric(&self, name: &str) -> Option<i64> {
+        let answer = self.client.get(format!("{}/metrics", self.control)).send().await.ok()?;
+        let text = answer.text().await.ok()?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    /// Whether it has ended, and how.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Kills it, as the kernel does when memory is short; it may start again.
     pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
@@ -235,7 +259,12 @@ impl Replica {
 
     /// Asks it to end in good order.
     pub(crate) fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
     }
 

@@ -12,6 +12,7 @@ mod kill;
 mod load;
 mod postgres;
 mod redis;
+mod rolling;
 mod stop;
 
 use ipwarden_testbed::report::seed;
