@@ -40,8 +40,8 @@ pub(crate) enum ApiError {
     Refused(Vec<Refused>),
     /// The change does not fit what is there.
     Conflict { detail: String },
-    /// The store does not answer.
-    Unavailable { cause: String, reference: Reference },
+    /// The store does not answer, or cannot do it now.
+    Unavailable { detail: &'static str, cause: String, reference: Reference },
     /// Our fault.
     Internal { cause: String, reference: Reference },
 }
@@ -110,10 +110,10 @@ impl ApiError {
             ApiError::Conflict { detail } => {
                 (StatusCode::CONFLICT, "Conflict", detail.clone(), json!({}))
             }
-            ApiError::Unavailable { reference, .. } => (
+            ApiError::Unavailable { detail, reference, .. } => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Service unavailable",
-                "The store does not answer. Nothing was changed; try again.".to_owned(),
+                (*detail).to_owned(),
                 json!({ "reference": reference.to_string() }),
             ),
             ApiError::Internal { reference, .. } => (
@@ -138,7 +138,7 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let (status, title, detail, mut members) = self.parts();
-        if let ApiError::Unavailable { cause, reference }
+        if let ApiError::Unavailable { cause, reference, .. }
         | ApiError::Internal { cause, reference } = self
         {
             tracing::error!(%reference, status = status.as_u16(), %cause, "a request failed");
@@ -178,10 +178,20 @@ impl fmt::Display for ApiError {
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> ApiError {
         let (cause, reference) = (error.to_string(), Reference::random());
-        match error.is_unreachable() {
-            true => ApiError::Unavailable { cause, reference },
-            false => ApiError::Internal { cause, reference },
-        }
+        let detail = match error {
+            DbError::Unconfirmed(_) => {
+                "The store went away before it confirmed the change, which may have been made. \
+                 Look whether it was, and try again if not."
+            }
+            DbError::Hindered(_) => {
+                "The store cannot do it now. Nothing was changed; try again later."
+            }
+            _ if error.is_unreachable() => {
+                "The store does not answer. Nothing was changed; try again."
+            }
+            _ => return ApiError::Internal { cause, reference },
+        };
+        ApiError::Unavailable { detail, cause, reference }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Every process that guards requests has one [`Context`], `api` as well as an application that wraps
 //! itself. Commands that only talk to the store use [`open_store`].
 
+mod held_keys;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,11 +22,12 @@ use ipwarden_engine::spool::{Spool, SpoolOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::held_keys::{Opened, follow_keys, open_keys};
 use crate::changes::{self, Feed, Feeder, Source};
 use crate::config::{Config, StoreUrl};
 use crate::db::{Create, Db, DbError, nodes};
 use crate::geo::Geo;
-use crate::keys::{self, FirstKeyError, Keys};
+use crate::keys::Keys;
 use crate::recorder::Recorder;
 use crate::redis::RedisPool;
 
@@ -100,7 +103,7 @@ impl Context {
         let spool = open_spool(&config, &data_dir)?;
 
         let db = open_store(&config, Create::IfMissing).await?;
-        prepare_schema(&db).await?;
+        let answers = prepare_schema(&db).await?;
         let redis = config.redis_url.clone().map(RedisPool::new);
 
         let guard = Guard::new(guard_parts(&config, spool)?, now);
@@ -109,9 +112,17 @@ impl Context {
         let recorder = Recorder::new(guard.spool().clone(), db.clone(), geo.clone(), node.clone());
         let copy = data_dir.join(changes::COPY);
         let mut feeder = Feeder::of(guard.clone(), db.clone(), copy);
-        feeder.start().await;
-        let Opened { first_admin_key, keys, keys_loaded } =
-            open_keys(&db, &data_dir, date(now)).await?;
+        let Opened { first_admin_key, keys, keys_loaded } = match answers {
+            true => {
+                feeder.start().await;
+                open_keys(&db, &data_dir, date(now)).await?
+            }
+            // Whoever waits for each of these in turn starts late: what runs beside the requests asks.
+            false => {
+                feeder.load_copy().await;
+                Opened::default()
+            }
+        };
 
         let context = Context {
             config: Arc::new(config),
@@ -138,7 +149,9 @@ impl Context {
         self.tasks.spawn(feeder.run(redis_url, stop.clone()));
         self.tasks.spawn(ship(self.recorder.clone(), stop.clone()));
         let (keys, db, feed) = (self.keys.clone(), self.db.clone(), self.feed.clone());
-        self.tasks.spawn(follow_keys(keys, db, feed, stop.clone(), keys_loaded));
+        // Where the first one goes if this start could not ask whether there are any.
+        let first_into = (!keys_loaded).then(|| self.config.data_dir.clone());
+        self.tasks.spawn(follow_keys(keys, db, feed, stop.clone(), first_into));
         self.tasks.spawn(follow_files(self.geo.clone(), stop.clone()));
         if !self.db.is_sqlite() {
             let guard = self.guard.clone();
@@ -226,21 +239,22 @@ fn open_spool(config: &Config, data_dir: &Path) -> anyhow::Result<Spool> {
     Ok(Spool::open(data_dir, options)?)
 }
 
-/// An embedded store is brought up to date here; a fleet's by `ipctl migrate`.
-async fn prepare_schema(db: &Db) -> anyhow::Result<()> {
+/// An embedded store is brought up to date here; a fleet's by `ipctl migrate`. `false` if the store does
+/// not answer.
+async fn prepare_schema(db: &Db) -> anyhow::Result<bool> {
     if db.is_sqlite() {
         let applied = db.migrate().await?;
         if !applied.is_empty() {
             tracing::info!(migrations = %applied.join(", "), "the store is up to date");
         }
-        return Ok(());
+        return Ok(true);
     }
     match db.check_schema().await {
         Err(error) if error.is_unreachable() => {
             tracing::warn!(%error, "going on with the lists of the last start");
-            Ok(())
+            Ok(false)
         }
-        outcome => Ok(outcome?),
+        outcome => Ok(outcome.map(|()| true)?),
     }
 }
 
@@ -279,57 +293,8 @@ async fn open_geo(
     Ok(tokio::task::spawn_blocking(open).await?)
 }
 
-struct Opened {
-    first_admin_key: Option<PathBuf>,
-    keys: Keys,
-    keys_loaded: bool,
-}
-
-async fn open_keys(db: &Db, data_dir: &Path, now: DateTime<Utc>) -> anyhow::Result<Opened> {
-    let made = match keys::first_admin_key(db, data_dir, now).await {
-        Ok(made) => made,
-        // Without its store nobody can tell whether there are keys; a later start can.
-        Err(FirstKeyError::Store(error)) if error.is_unreachable() => None,
-        Err(error) => return Err(error).context("the first admin key cannot be made"),
-    };
-    let keys = Keys::default();
-    let loaded = keys.reload(db).await;
-    if let Err(error) = &loaded {
-        tracing::warn!(%error, "no API key is known until the store answers");
-    }
-    Ok(Opened { first_admin_key: made, keys, keys_loaded: loaded.is_ok() })
-}
-
 async fn ship(recorder: Arc<Recorder>, stop: CancellationToken) {
     recorder.run(&stop).await;
-}
-
-/// Reloads the keys whenever they may have changed, until it worked.
-async fn follow_keys(
-    keys: Arc<Keys>,
-    db: Db,
-    feed: Feed,
-    stop: CancellationToken,
-    mut loaded: bool,
-) {
-    let mut changed = feed.keys();
-    loop {
-        // Keys that could not be loaded at the start are not waiting for a change.
-        if loaded {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                alive = changed.changed() => if alive.is_err() { return },
-            }
-        }
-        while let Err(error) = keys.reload(&db).await {
-            tracing::warn!(%error, "the API keys cannot be reloaded");
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
-        }
-        loaded = true;
-    }
 }
 
 async fn follow_files(geo: Arc<Geo>, stop: CancellationToken) {

@@ -99,13 +99,23 @@ fn request_log(context: &Context) -> Condition {
     if spool.stalled {
         return Condition::degraded("request log", format!("the disk is full; {waiting}"));
     }
+    let lost = match spool.dropped + spool.evicted {
+        0 => String::new(),
+        lost => format!("; {lost} records were lost"),
+    };
     if recorder.failing {
-        let text = format!("the store takes no records; {waiting}");
+        let text = format!("the store takes no records; {waiting}{lost}");
         return Condition::degraded("request log", text);
     }
-    match spool.dropped + spool.evicted {
-        0 => Condition::good("request log", format!("{} shipped; {waiting}", recorder.shipped)),
-        lost => Condition::degraded("request log", format!("{lost} records were lost; {waiting}")),
+    if recorder.refused > 0 {
+        let text =
+            format!("the store refuses those of {} segments; {waiting}{lost}", recorder.refused);
+        return Condition::degraded("request log", text);
+    }
+    let text = format!("{} shipped; {waiting}{lost}", recorder.shipped);
+    match lost.is_empty() {
+        true => Condition::good("request log", text),
+        false => Condition::degraded("request log", text),
     }
 }
 

@@ -14,7 +14,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -54,6 +54,7 @@ pub struct Recorder {
     course: Mutex<Course>,
     shipped: AtomicU64,
     failing: AtomicBool,
+    refused: AtomicUsize,
 }
 
 /// How the shipping goes.
@@ -63,6 +64,8 @@ pub struct RecorderStatus {
     pub shipped: u64,
     /// Whether the last try to write failed.
     pub failing: bool,
+    /// Segments whose records the store does not take, though it answers.
+    pub refused: usize,
 }
 
 /// What is known between two looks.
@@ -116,6 +119,7 @@ impl Recorder {
             course: Mutex::default(),
             shipped: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
         }
     }
 
@@ -131,6 +135,8 @@ impl Recorder {
             let moment = Moment::now();
             let now = DateTime::from_timestamp_micros(moment.wall).unwrap_or_default();
             pause = match self.ship(now).await {
+                // A store that takes nothing at all is not to be hurried either.
+                Ok(0) if self.status().refused > 0 => (pause * 2).min(LONGEST_PAUSE),
                 Ok(_) => PERIOD,
                 Err(_) => (pause * 2).min(LONGEST_PAUSE),
             };
@@ -171,6 +177,7 @@ impl Recorder {
         RecorderStatus {
             shipped: self.shipped.load(Ordering::Relaxed),
             failing: self.failing.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
         }
     }
 
@@ -178,6 +185,7 @@ impl Recorder {
     async fn ship(&self, now: DateTime<Utc>) -> Result<u64, DbError> {
         let mut course = self.course.lock().await;
         let shipped = self.ship_with(&mut course, now).await;
+        self.refused.store(course.held.len(), Ordering::Relaxed);
         match &shipped {
             Ok(_) if self.failing.swap(false, Ordering::Relaxed) => {
                 tracing::info!("the request log is written again");

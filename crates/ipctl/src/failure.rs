@@ -66,6 +66,12 @@ impl Failure {
                     "\nhint: is the database running, and are its name, user and password right? \
                      `ipctl config show` tells which one is used"
                 }
+                Failure::Store(DbError::Hindered(_)) => {
+                    "\nhint: nothing was changed; try again later"
+                }
+                Failure::Store(DbError::Unconfirmed(_)) => {
+                    "\nhint: look whether it is there, and try again if it is not"
+                }
                 _ => "",
             };
             // Standard error may be closed as well.

@@ -5,7 +5,10 @@ mod common;
 use std::path::Path;
 use std::process::Stdio;
 
-use common::{Ran, Store, every_store, finish, ipctl, stores};
+use common::{Ran, Store, every_store, finish, ipctl, now, stores};
+use futures_util::FutureExt;
+use ipwarden_core::db::{Db, audit_log, blocked_ips};
+use ipwarden_testbed::PostgresServer;
 use rstest::rstest;
 use serde_json::Value;
 
@@ -73,6 +76,34 @@ fn a_store_that_is_not_there_exits_3_with_its_absolute_path_and_is_not_made() {
     assert_eq!((ran.code, &*ran.stdout), (3, ""), "{ran:?}");
     assert!(!ran.stderr.contains("sesame"), "{ran:?}");
     assert!(ran.stderr.contains("user and password"), "it says what to look at: {ran:?}");
+}
+
+#[tokio::test]
+async fn a_block_without_its_postgres_exits_3_names_it_and_changes_nothing() {
+    let server = ipwarden_testbed::postgres_private().unwrap();
+    let database = server.database().unwrap();
+    let db = Db::postgres(database.url(), 2).unwrap();
+    db.migrate().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    type Act = fn(&PostgresServer) -> anyhow::Result<()>;
+    let faults: [(&str, Act, Act); 2] = [
+        ("frozen", PostgresServer::freeze, PostgresServer::thaw),
+        ("down", PostgresServer::stop, PostgresServer::start),
+    ];
+    for (how, break_it, heal_it) in faults {
+        break_it(&server).unwrap();
+        for line in [&["block", "203.0.113.9"][..], &["migrate"]] {
+            let ran = run_in(dir.path(), line, &[("DATABASE_URL", database.url())]);
+            assert_eq!((ran.code, &*ran.stdout), (3, ""), "{how}: {ran:?}");
+            assert!(ran.stderr.contains(database.url()), "{how}: it names the store: {ran:?}");
+            assert!(ran.stderr.contains("hint: is the database running"), "{how}: {ran:?}");
+        }
+        heal_it(&server).unwrap();
+    }
+    let rows = db.run(|conn| blocked_ips::page(conn, None, 10, now()).boxed()).await.unwrap();
+    assert_eq!(rows.len(), 0);
+    let audited = db.run(|conn| audit_log::page(conn, None, 10).boxed()).await.unwrap();
+    assert_eq!(audited.len(), 0);
 }
 
 #[test]

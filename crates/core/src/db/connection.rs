@@ -5,6 +5,8 @@
 //! a thread waiting inside a worker (the stock wrapper of diesel-async does, and panics there).
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -91,17 +93,23 @@ impl Db {
     /// "database is locked" beside another writer, whatever the busy timeout.
     ///
     /// # Errors
-    /// As [`Db::run`].
+    /// As [`Db::run`], and [`DbError::Unconfirmed`] when nobody can tell whether it was committed; with
+    /// every other error it was not.
     pub async fn transaction<T, F>(&self, body: F) -> Result<T, DbError>
     where
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
         T: Send + 'static,
     {
-        let body = transactional(body);
-        match self {
+        let committing = Arc::new(AtomicBool::new(false));
+        let body = transactional(body, committing.clone());
+        let outcome = match self {
             Db::Postgres(pool) => pool.run(body).await,
             Db::Sqlite(pool) => pool.write(body).await,
-        }
+        };
+        outcome.map_err(|error| match AtomicBool::load(&committing, Ordering::Relaxed) {
+            true => error.unconfirmed(),
+            false => error,
+        })
     }
 
     /// The store's clock: PostgreSQL's own, or `now` when the store is a file of this machine.
@@ -137,8 +145,10 @@ impl Conn {
     }
 }
 
+/// `committing` says from when on the outcome is the store's to know.
 fn transactional<T, F>(
     body: F,
+    committing: Arc<AtomicBool>,
 ) -> impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static
 where
     F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
@@ -149,6 +159,7 @@ where
             begin(conn).await?;
             match body(conn).await {
                 Ok(value) => {
+                    committing.store(true, Ordering::Relaxed);
                     commit(conn).await?;
                     Ok(value)
                 }

@@ -32,7 +32,7 @@ impl Db {
                     // connection, which is not the pool's.
                     connection.batch_execute(&format!(
                         "set statement_timeout = 0; set lock_timeout = 0; \
-                         select pg_advisory_lock({LOCK}); reset lock_timeout"
+                         select pg_advisory_lock({LOCK}); set lock_timeout = '5s'"
                     ))?;
                     names(connection.run_pending_migrations(POSTGRES))
                 })

@@ -1,15 +1,16 @@
 //! A fleet's store: a pool of connections to PostgreSQL, every wait bounded.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::NaiveDate;
 use deadpool::Runtime;
 use diesel::ConnectionError;
-use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -17,10 +18,13 @@ use parking_lot::Mutex;
 use super::connection::Conn;
 use super::error::DbError;
 use super::tls::Target;
+use crate::config::StoreUrl;
 
 /// Connections to one PostgreSQL.
 #[derive(Clone)]
 pub struct PostgresPool {
+    /// Its URL without a password: whoever cannot connect wants to know where to.
+    name: Arc<str>,
     target: Arc<Target>,
     pool: Pool<AsyncPgConnection>,
     limit: Duration,
@@ -30,11 +34,16 @@ pub struct PostgresPool {
 /// A frozen server would otherwise hold a caller for as long as it is frozen.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+const LATE: &str = "no connection could be had in time";
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// What every connection is told about how long the server may keep it waiting; a call that is given
 /// longer than [`CALL_LIMIT`] says so itself.
-const SETTINGS: &str = "-c statement_timeout=30s -c lock_timeout=5s \
-    -c idle_in_transaction_session_timeout=30s -c timezone=UTC -c jit=off";
+///
+/// Told, and no parameter of its start: PgBouncer refuses clients that start with `options`.
+const SETTINGS: &str = "set statement_timeout = '30s'; set lock_timeout = '5s'; \
+    set idle_in_transaction_session_timeout = '30s'; set timezone = 'UTC'; set jit = off";
+const USUAL_LIMIT: &str = "set statement_timeout = '30s'";
 
 impl PostgresPool {
     pub(super) fn new(url: &str, max_connections: usize) -> Result<PostgresPool, DbError> {
@@ -54,7 +63,8 @@ impl PostgresPool {
             .recycle_timeout(Some(CONNECT_LIMIT))
             .build()
             .map_err(|error| DbError::Url(error.to_string()))?;
-        Ok(PostgresPool { target, pool, limit: CALL_LIMIT, known_days: Arc::default() })
+        let name = StoreUrl::Postgres(url.to_owned()).to_string().into();
+        Ok(PostgresPool { name, target, pool, limit: CALL_LIMIT, known_days: Arc::default() })
     }
 
     pub(super) fn with_timeout(&self, limit: Duration) -> PostgresPool {
@@ -68,7 +78,10 @@ impl PostgresPool {
 
     /// A connection that is not the pool's: what it holds ends with it.
     pub(super) async fn dedicated(&self) -> Result<AsyncPgConnection, DbError> {
-        connect(&self.target).await.map_err(|error| DbError::Unreachable(error.to_string()))
+        // A frozen server lets itself be connected to.
+        let connected = tokio::time::timeout(CONNECT_LIMIT, connect(&self.target)).await;
+        let connected = connected.map_err(|_| self.unreachable(&LATE))?;
+        connected.map_err(|error| self.unreachable(&error))
     }
 
     pub(super) async fn run<T, F>(&self, body: F) -> Result<T, DbError>
@@ -76,7 +89,8 @@ impl PostgresPool {
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send,
     {
         let given_up = |_| DbError::Timeout(self.limit);
-        let mut conn = tokio::time::timeout(self.limit, self.lend()).await.map_err(given_up)??;
+        let lent = tokio::time::timeout(self.limit, self.lend()).await;
+        let mut conn = lent.map_err(|_| self.unreachable(&LATE))??;
         let outcome = tokio::time::timeout(self.limit, async {
             if self.limit <= CALL_LIMIT {
                 return body(&mut conn).await;
@@ -84,27 +98,62 @@ impl PostgresPool {
             let limit = self.limit.as_millis();
             conn.batch(&format!("set statement_timeout = {limit}")).await?;
             let outcome = body(&mut conn).await;
-            let reset = conn.batch("reset statement_timeout").await;
+            let reset = conn.batch(USUAL_LIMIT).await;
             outcome.and_then(|value| reset.map(|()| value))
         })
         .await;
-        outcome.unwrap_or_else(|elapsed| {
-            // Its statement may still run, and would keep the next caller waiting.
-            if let Conn::Postgres(abandoned) = conn {
-                drop(Object::take(abandoned));
+        match outcome {
+            Ok(Err(DbError::Query(error))) => Err(look_closer(&mut conn, error).await),
+            Ok(Err(error @ DbError::Hindered(_))) => {
+                // The next connection may reach a server that is better off.
+                discard(conn);
+                Err(error)
             }
-            Err(given_up(elapsed))
-        })
+            Ok(outcome) => outcome,
+            Err(elapsed) => {
+                // Its statement may still run, and would keep the next caller waiting.
+                discard(conn);
+                Err(given_up(elapsed))
+            }
+        }
     }
 
     async fn lend(&self) -> Result<Conn, DbError> {
-        Ok(Conn::Postgres(self.pool.get().await.map_err(pool_error)?))
+        let lent = self.pool.get().await.map_err(|error| match error {
+            PoolError::Timeout(_) => self.unreachable(&LATE),
+            PoolError::Backend(cause) => self.unreachable(&cause),
+            other => self.unreachable(&other),
+        });
+        lent.map(Conn::Postgres)
+    }
+
+    fn unreachable(&self, why: &dyn Display) -> DbError {
+        DbError::Unreachable(format!("{}: {why}", self.name))
+    }
+}
+
+fn discard(conn: Conn) {
+    if let Conn::Postgres(abandoned) = conn {
+        drop(Object::take(abandoned));
+    }
+}
+
+/// A connection that ended with its last answer says that the server is away, whatever it answered and
+/// in whatever language.
+async fn look_closer(conn: &mut Conn, error: diesel::result::Error) -> DbError {
+    use diesel::result::{DatabaseErrorKind, Error};
+    let Error::DatabaseError(DatabaseErrorKind::Unknown, cause) = &error else {
+        return DbError::Query(error);
+    };
+    match tokio::time::timeout(LOOK_LIMIT, conn.batch("")).await {
+        Ok(Ok(()) | Err(DbError::Query(_))) => DbError::Query(error),
+        Ok(Err(_)) | Err(_) => DbError::Unreachable(cause.message().to_owned()),
     }
 }
 
 async fn connect(target: &Target) -> diesel::ConnectionResult<AsyncPgConnection> {
     let mut config = target.config.clone();
-    config.options(SETTINGS).connect_timeout(CONNECT_LIMIT);
+    config.connect_timeout(CONNECT_LIMIT);
     config.keepalives_idle(Duration::from_secs(15)).tcp_user_timeout(CALL_LIMIT);
     if config.get_application_name().is_none() {
         config.application_name("ipwarden");
@@ -113,15 +162,11 @@ async fn connect(target: &Target) -> diesel::ConnectionResult<AsyncPgConnection>
         .connect(target.tls.clone())
         .await
         .map_err(|error| ConnectionError::BadConnection(chain(&error)))?;
-    AsyncPgConnection::try_from_client_and_connection(client, connection).await
-}
-
-fn pool_error(error: PoolError) -> DbError {
-    DbError::Unreachable(match error {
-        PoolError::Timeout(_) => "no connection could be had in time".to_owned(),
-        PoolError::Backend(cause) => cause.to_string(),
-        other => other.to_string(),
-    })
+    let mut connection =
+        AsyncPgConnection::try_from_client_and_connection(client, connection).await?;
+    let told = connection.batch_execute(SETTINGS).await;
+    told.map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
 }
 
 /// tokio-postgres says "error connecting to server" and keeps the reason in its source.
@@ -155,6 +200,56 @@ mod tests {
         expect(&db, "30s").await;
         expect(&db.with_timeout(Duration::from_secs(240)), "4min").await;
         expect(&db, "30s").await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_a_connection_is_away_whatever_it_says() {
+        let database = ipwarden_testbed::postgres_database().unwrap();
+        let db = Db::postgres(database.url(), 1).unwrap();
+        // As a statement of the connection itself, its last answer comes without a code of ours.
+        let ended = "do $$ begin perform pg_terminate_backend(pg_backend_pid()); end $$";
+        let outcome = db.run(move |conn| conn.batch(ended).boxed()).await;
+        assert!(matches!(outcome, Err(DbError::Unreachable(_))), "{outcome:?}");
+        // A refusal alone is none of it.
+        let refused = "do $$ begin raise exception 'on purpose'; end $$";
+        let outcome = db.run(move |conn| conn.batch(refused).boxed()).await;
+        assert!(matches!(outcome, Err(DbError::Query(_))), "{outcome:?}");
+        db.run(|conn| conn.batch("select 1").boxed()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_store_that_may_only_be_read_is_hindered_and_asked_on_a_new_connection() {
+        let database = ipwarden_testbed::postgres_database().unwrap();
+        let db = Db::postgres(database.url(), 1).unwrap();
+        let read_only = "set default_transaction_read_only = on";
+        db.run(move |conn| conn.batch(read_only).boxed()).await.unwrap();
+        let outcome = db.run(|conn| conn.batch("create table t (n int)").boxed()).await;
+        assert!(matches!(outcome, Err(DbError::Hindered(_))), "{outcome:?}");
+        db.run(|conn| conn.batch("create table t (n int)").boxed()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_nobody_confirms_is_said_to_be_one() {
+        let database = ipwarden_testbed::postgres_database().unwrap();
+        let db = Db::postgres(database.url(), 2).unwrap();
+        // Deferred to the commit, and then the server ends.
+        let dying = "create table t (n int); \
+            create function die() returns trigger language plpgsql as \
+            $$ begin perform pg_terminate_backend(pg_backend_pid()); return null; end $$; \
+            create constraint trigger dies after insert on t deferrable initially deferred \
+            for each row execute function die()";
+        db.run(move |conn| conn.batch(dying).boxed()).await.unwrap();
+        let outcome = db
+            .transaction(|conn| async { conn.batch("insert into t values (1)").await }.boxed())
+            .await;
+        assert!(matches!(outcome, Err(DbError::Unconfirmed(_))), "{outcome:?}");
+        let outcome = db
+            .transaction(|conn| {
+                let ended = "do $$ begin perform pg_terminate_backend(pg_backend_pid()); end $$";
+                async move { conn.batch(ended).await }.boxed()
+            })
+            .await;
+        assert!(matches!(outcome, Err(DbError::Unreachable(_))), "before its commit: {outcome:?}");
     }
 
     #[tokio::test]

@@ -79,7 +79,7 @@ pub async fn first_admin_key(
             Ok(None)
         }
         // Whether the commit came through is unknown, so the file stays for who looks for the key.
-        Err(error @ (DbError::Unreachable(_) | DbError::Timeout(_))) => Err(error.into()),
+        Err(error @ DbError::Unconfirmed(_)) => Err(error.into()),
         Err(error) => {
             let _ = fs::remove_file(&beside);
             Err(error.into())
