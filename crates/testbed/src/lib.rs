@@ -14,22 +14,27 @@
 
 pub mod geo;
 pub mod haproxy;
+mod pgbouncer;
 mod postgres;
 pub mod proxy;
 mod redis;
 pub mod report;
+mod small_disk;
 mod watched;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use crate::pgbouncer::{PgBouncer, pgbouncer_private};
 pub use crate::postgres::{
-    POSTGRES_VARIABLE, PostgresServer, TestDatabase, postgres, postgres_database, postgres_private,
+    Guest, POSTGRES_VARIABLE, PostgresServer, TestDatabase, postgres, postgres_database,
+    postgres_private, postgres_private_with,
 };
 pub use crate::redis::{
     REDIS_VARIABLE, RedisCluster, RedisSentinel, RedisServer, redis, redis_cluster, redis_private,
     redis_sentinel,
 };
+pub use crate::small_disk::SmallDisk;
 pub use crate::watched::lasting_port;
 
 /// A name that no other test uses, now or in an earlier run: for keys, databases and buckets.

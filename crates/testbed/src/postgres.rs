@@ -1,5 +1,7 @@
 //! A throw-away PostgreSQL cluster: no fsync, trust authentication, TCP on the loopback only.
 
+mod guest;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -7,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, anyhow, bail};
 
+pub use self::guest::Guest;
 use crate::watched::{Account, Launch, Private, find_in_path, free_port, is_program, on_a_port};
 
 /// Names a running PostgreSQL to use instead of a private one, as `postgres://user@host:port`; its
@@ -57,6 +60,15 @@ pub fn postgres_database() -> anyhow::Result<TestDatabase> {
 /// A cluster of the test's own, which it may freeze, stop and start again; ends when its last clone
 /// is dropped.
 pub fn postgres_private() -> anyhow::Result<PostgresServer> {
+    postgres_private_with(&[], None)
+}
+
+/// The same with settings such as `max_connections=20`, and with its data in a directory of the
+/// test's, which it fills or takes away.
+pub fn postgres_private_with(
+    settings: &[&str],
+    place: Option<&Path>,
+) -> anyhow::Result<PostgresServer> {
     let programs = Programs::find()?;
     let account = account()?;
     on_a_port(free_port, |port| {
@@ -65,10 +77,17 @@ pub fn postgres_private() -> anyhow::Result<PostgresServer> {
             std::os::unix::fs::chown(directory.path(), Some(user), Some(group))?;
         }
         let cluster = directory.path().join("cluster");
+        if let Some(place) = place {
+            let data = tempfile::Builder::new().prefix("cluster-").tempdir_in(place)?.keep();
+            if let Some(Account { user, group }) = account {
+                std::os::unix::fs::chown(&data, Some(user), Some(group))?;
+            }
+            std::os::unix::fs::symlink(data, &cluster)?;
+        }
         initialise(&programs.initdb, directory.path(), &cluster, account)?;
         let launch = Launch {
             program: programs.postgres.clone(),
-            arguments: server_arguments(&cluster, port),
+            arguments: server_arguments(&cluster, port, settings),
             port,
             // From here on it is removed with the server.
             directory: directory.keep(),
@@ -86,6 +105,12 @@ impl PostgresServer {
     /// `postgres://postgres@127.0.0.1:<port>/<database>`; the database `postgres` always exists.
     pub fn url(&self, database: &str) -> String {
         format!("{}/{database}", self.base)
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> anyhow::Result<u16> {
+        let port = self.base.rsplit(':').next().context("the URL names no port")?;
+        Ok(port.parse()?)
     }
 
     /// The postmaster's process id, if it is ours and running.
@@ -110,6 +135,11 @@ impl PostgresServer {
         self.private()?.start()
     }
 
+    /// All that a private server has written to its log.
+    pub fn log(&self) -> anyhow::Result<String> {
+        self.private()?.log()
+    }
+
     /// Freezes a private server whole: connections stay open and can be made, nothing is answered.
     pub fn freeze(&self) -> anyhow::Result<()> {
         self.private()?.freeze()
@@ -120,13 +150,24 @@ impl PostgresServer {
         self.private()?.thaw()
     }
 
-    /// Runs one statement in the database `postgres`.
-    fn execute(&self, statement: &str) -> anyhow::Result<()> {
+    /// What a statement in the database `postgres` says, one row a line.
+    pub fn execute(&self, statement: &str) -> anyhow::Result<String> {
         let psql = Programs::find().ok().map(|found| found.psql).filter(|file| is_program(file));
         let psql = psql.or_else(|| find_in_path("psql")).context(MISSING)?;
         let mut command = Command::new(psql);
-        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement]);
-        succeed(command.arg(self.url("postgres")))
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement]);
+        Ok(succeed(command.arg(self.url("postgres")))?.trim().to_owned())
+    }
+
+    /// Takes every connection that ordinary users may have, as a user of this name; each is free again
+    /// when it is dropped. Superusers still find the few that are kept for them.
+    pub fn take_connections(&self, user: &str) -> anyhow::Result<Vec<Guest>> {
+        let address = self.base.rsplit('@').next().context("the URL names no server")?;
+        let mut guests = Vec::new();
+        while let Some(guest) = Guest::enter(address, user)? {
+            guests.push(guest);
+        }
+        Ok(guests)
     }
 
     fn private(&self) -> anyhow::Result<&Private> {
@@ -138,6 +179,11 @@ impl TestDatabase {
     /// The URL to connect with.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The URL to connect with as somebody else than the superuser.
+    pub fn url_of(&self, user: &str) -> String {
+        self.url.replacen("postgres@", &format!("{user}@"), 1)
     }
 
     /// The database's name, unique in the cluster.
@@ -188,8 +234,8 @@ fn packaged() -> Vec<PathBuf> {
     versions.into_iter().map(|(_, folder)| folder.join("bin")).collect()
 }
 
-/// PostgreSQL refuses to run as root: then it runs as `postgres`, or else as `nobody`.
-fn account() -> anyhow::Result<Option<Account>> {
+/// PostgreSQL refuses to run as root, and so does PgBouncer: then it runs as `postgres`, or else as `nobody`.
+pub(crate) fn account() -> anyhow::Result<Option<Account>> {
     if numeric_id(&["-u"]) != Some(0) {
         return Ok(None);
     }
@@ -225,13 +271,13 @@ fn initialise(
     if let Some(Account { user, group }) = account {
         command.uid(user).gid(group);
     }
-    succeed(&mut command)
+    succeed(&mut command).map(drop)
 }
 
-fn server_arguments(cluster: &Path, port: u16) -> Vec<OsString> {
+fn server_arguments(cluster: &Path, port: u16, settings: &[&str]) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["-D".into(), cluster.into(), "-p".into()];
     arguments.push(port.to_string().into());
-    for setting in [
+    let usual = [
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
         "max_connections=200",
@@ -241,7 +287,9 @@ fn server_arguments(cluster: &Path, port: u16) -> Vec<OsString> {
         "full_page_writes=off",
         "autovacuum=off",
         "timezone=UTC",
-    ] {
+    ];
+    // Of a setting that is named twice the last counts.
+    for setting in usual.iter().chain(settings) {
         arguments.extend(["-c".into(), setting.into()]);
     }
     arguments
@@ -256,11 +304,11 @@ fn is_ready(pid: u32, _port: u16, directory: &Path) -> bool {
     })
 }
 
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let Output { status, stderr, .. } =
+fn succeed(command: &mut Command) -> anyhow::Result<String> {
+    let Output { status, stdout, stderr } =
         command.output().with_context(|| format!("starting {command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}: {}", String::from_utf8_lossy(&stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
 }

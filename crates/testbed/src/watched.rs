@@ -201,6 +201,10 @@ impl Private {
 
     pub(crate) fn start(&self) -> anyhow::Result<()> {
         let mut running = self.running();
+        if running.as_ref().is_some_and(Watched::has_ended) {
+            // By itself, as servers do when their disk is full. Its files stay.
+            running.take().map_or(Ok(()), Watched::stop)?;
+        }
         if running.is_none() {
             let Launch { port, directory, .. } = &self.launch;
             let is_ready = |pid| (self.is_ready)(pid, *port, directory);
@@ -224,6 +228,10 @@ impl Private {
         let pid = self.pid().context("the server is stopped")?;
         children(pid)?.into_iter().try_for_each(|child| signal(child, "CONT"))?;
         signal(pid, "CONT")
+    }
+
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.launch.directory.join("log"))?)
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {

@@ -72,13 +72,24 @@ impl Launch {
 
     /// Starts it, and waits until it is ready.
     pub(crate) async fn start(self) -> Replica {
+        let mut replica = self.spawn();
+        replica.ready().await;
+        replica
+    }
+
+    /// Starts it, and waits until it listens, ready or not.
+    pub(crate) async fn start_unready(self) -> Replica {
+        let mut replica = self.spawn();
+        replica.listens().await;
+        replica
+    }
+
+    fn spawn(self) -> Replica {
         let Launch { dir, variables } = self;
         let (child, said, _) = spawn(dir.path(), &variables);
         let (public, control) = (String::new(), String::new());
         let client = reqwest::Client::new();
-        let mut replica = Replica { dir, variables, child, said, public, control, client };
-        replica.ready().await;
-        replica
+        Replica { dir, variables, child, said, public, control, client }
     }
 
     /// Starts it where it must not start. Returns how it ended and what it said.
@@ -116,6 +127,15 @@ fn spawn(dir: &Path, variables: &BTreeMap<String, String>) -> (Child, Said, Join
 
 impl Replica {
     async fn ready(&mut self) {
+        self.listens().await;
+        eventually(PATIENCE, "it is ready", async || {
+            let answer = self.client.get(format!("{}/readyz", self.control)).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    async fn listens(&mut self) {
         let Replica { child, said, .. } = self;
         eventually(PATIENCE, "it says where it listens", async || {
             let said = said.lock().unwrap().join("\n");
@@ -125,11 +145,6 @@ impl Replica {
         .await;
         self.public = self.announced("public");
         self.control = self.announced("control");
-        eventually(PATIENCE, "it is ready", async || {
-            let answer = self.client.get(format!("{}/readyz", self.control)).send().await.ok()?;
-            answer.status().is_success().then_some(())
-        })
-        .await;
     }
 
     /// The word behind `name` in the banner.

@@ -80,12 +80,24 @@ impl Bed {
         redis: Option<RedisServer>,
         settings: impl Fn(Launch) -> Launch,
     ) -> Bed {
-        let db = Db::postgres(database.url(), 4).unwrap();
+        let url = database.url().to_owned();
+        Bed::on_url(database, &url, count, redis, settings).await
+    }
+
+    /// The same on a database that replicas reach by a URL of its own.
+    pub(crate) async fn on_url(
+        database: TestDatabase,
+        url: &str,
+        count: usize,
+        redis: Option<RedisServer>,
+        settings: impl Fn(Launch) -> Launch,
+    ) -> Bed {
+        let db = Db::postgres(&format!("{url}?application_name=test"), 4).unwrap();
         db.migrate().await.unwrap();
         let mut replicas = Vec::new();
         for _ in 0..count {
             let launch = Launch::default()
-                .with("DATABASE_URL", database.url())
+                .with("DATABASE_URL", url)
                 .with("IPWARDEN_STORE__MAX_CONNECTIONS", "4");
             let launch = match &redis {
                 Some(redis) => launch.with("REDIS_URL", redis.url()),

@@ -76,6 +76,11 @@ pub(crate) async fn each_is_logged_once(
     within: Duration,
 ) -> (Duration, usize) {
     let ((), took) = eventually(within, "every answered request is in the log", async || {
+        // Counted first: to read all of a long log takes seconds.
+        let rows = db.run(|conn| request_logs::count(conn).boxed()).await.ok()?;
+        if usize::try_from(rows).is_ok_and(|rows| rows < references.len()) {
+            return None;
+        }
         let logged = logged(db).await;
         let missing = references.iter().filter(|reference| !logged.contains_key(*reference));
         (missing.count() == 0).then_some(())

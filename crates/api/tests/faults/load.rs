@@ -50,6 +50,7 @@ struct Course {
     /// Of each replica; a restarted one is elsewhere.
     targets: Vec<Mutex<SocketAddr>>,
     who: Mutex<Who>,
+    path: String,
     connects: AtomicBool,
     stop: CancellationToken,
 }
@@ -74,9 +75,22 @@ impl Load {
         seed: u64,
         who: Who,
     ) -> Load {
+        Load::start_on(targets, per_second, connections, seed, who, "/")
+    }
+
+    /// The same, with another path than `/`.
+    pub(crate) fn start_on(
+        targets: &[SocketAddr],
+        per_second: u32,
+        connections: u32,
+        seed: u64,
+        who: Who,
+        path: &str,
+    ) -> Load {
         let course = Arc::new(Course {
             targets: targets.iter().map(|target| Mutex::new(*target)).collect(),
             who: Mutex::new(who),
+            path: path.to_owned(),
             connects: AtomicBool::new(true),
             stop: CancellationToken::new(),
         });
@@ -137,14 +151,19 @@ async fn ask_on(
         let who = course.who.lock().clone();
         let (client, sent) = (who(&mut rng), Instant::now());
         let address = *course.targets[target].lock();
-        let outcome = ask(&mut line, address, client).await;
+        let outcome = ask(&mut line, address, &course.path, client).await;
         shots.push(Shot { client, sent, took: sent.elapsed(), outcome });
     }
 }
 
 type Line = BufReader<TcpStream>;
 
-async fn ask(line: &mut Option<Line>, address: SocketAddr, client: Ipv4Addr) -> Outcome {
+async fn ask(
+    line: &mut Option<Line>,
+    address: SocketAddr,
+    path: &str,
+    client: Ipv4Addr,
+) -> Outcome {
     let mut open = match line.take() {
         Some(open) => open,
         None => match TcpStream::connect(address).await {
@@ -155,7 +174,7 @@ async fn ask(line: &mut Option<Line>, address: SocketAddr, client: Ipv4Addr) -> 
             Err(_) => return Outcome::Unsent,
         },
     };
-    match timeout(PATIENCE, exchange(&mut open, client)).await {
+    match timeout(PATIENCE, exchange(&mut open, path, client)).await {
         Ok(Ok(answer)) => {
             if answer.whole && !answer.last {
                 *line = Some(open);
@@ -176,9 +195,9 @@ struct Answer {
     whole: bool,
 }
 
-async fn exchange(line: &mut Line, client: Ipv4Addr) -> io::Result<Answer> {
+async fn exchange(line: &mut Line, path: &str, client: Ipv4Addr) -> io::Result<Answer> {
     let request = format!(
-        "GET / HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\nX-Forwarded-For: {client}\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\nX-Forwarded-For: {client}\r\n\r\n"
     );
     line.get_mut().write_all(request.as_bytes()).await?;
     let mut head = String::new();

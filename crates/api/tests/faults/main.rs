@@ -15,7 +15,7 @@ mod redis;
 mod rolling;
 mod stop;
 
-use ipwarden_testbed::report::seed;
+use ipwarden_testbed::report::{seed, short_or_long};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// One at a time: each wants the whole machine.
