@@ -68,11 +68,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             context.redis.clone(),
             Moment::now(),
         );
-        context.spawn(|stop| async move {
-            if let Err(error) = ipwarden_scheduler::run(jobs, stop).await {
-                tracing::error!(%error, "the hourly jobs do not run");
-            }
-        });
+        context.spawn(|stop| ipwarden_scheduler::run(jobs, stop));
     }
     let public = serve_public(&context, public)?;
     let control = serve_control(&context, control)?;

@@ -141,13 +141,20 @@ fn clients(context: &Context) -> Condition {
 }
 
 async fn scan(context: &Context, now: Moment, patience: Duration) -> Condition {
-    let asked = context.db.run(|conn| scan_runs::last_finished(conn).boxed());
     let now = DateTime::<Utc>::from_timestamp_micros(now.wall).unwrap_or_default();
+    let asked = context.db.run(move |conn| {
+        async move {
+            let now = conn.clock(now).await?;
+            let last = scan_runs::last_finished(conn, now).await?;
+            Ok(last.map(|finished| (finished, now)))
+        }
+        .boxed()
+    });
     match tokio::time::timeout(patience, asked).await {
-        Ok(Ok(Some(finished))) if now - finished < SCAN_LATE => {
+        Ok(Ok(Some((finished, now)))) if now - finished < SCAN_LATE => {
             Condition::good("scan", format!("last finished at {}", finished.format("%H:%M:%SZ")))
         }
-        Ok(Ok(Some(finished))) => Condition::degraded(
+        Ok(Ok(Some((finished, _)))) => Condition::degraded(
             "scan",
             format!("none since {}: does a scheduler run?", finished.format("%Y-%m-%dT%H:%M:%SZ")),
         ),

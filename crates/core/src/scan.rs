@@ -6,11 +6,17 @@
 //! twice changes nothing. A window is written in one transaction, which first checks the lease's
 //! fencing number: a scheduler that was too slow, or was killed, leaves nothing behind.
 //!
+//! What has ended, and when it was judged, is told by the store's clock alone: in a fleet the machine
+//! of a scheduler may believe in any year without judging an hour that goes on, or passing one over.
+//! A file has no clock but its machine's. What was judged while that was ahead is not believed when
+//! it is right again (see [`scan_runs`]), and every record touches its hour until it is judged.
+//!
 //! Does not read the clock, and does not judge: [`detect`](crate::detect) and
 //! [`decide`](crate::decide) do.
 
 mod due;
 mod flag;
+mod keep;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +31,7 @@ use ipwarden_engine::target::Rails;
 use self::due::Agenda;
 pub use self::due::{Due, Reason};
 use self::flag::{Flagged, flag};
+use self::keep::keeping;
 use crate::config::Config;
 use crate::db::leases::{self, Lease};
 use crate::db::scan_runs::{self, ScanRun};
@@ -37,11 +44,15 @@ use crate::lists;
 /// The name of the lease that a scan needs.
 pub const LEASE: &str = "scan";
 
-/// How long a scheduler that fell silent keeps the others waiting.
-const LEASE_TTL: TimeDelta = TimeDelta::minutes(5);
+/// How long a scheduler that fell silent keeps the others waiting; one that works renews it.
+const LEASE_TTL: TimeDelta = TimeDelta::minutes(2);
 
-/// Shorter than the lease, which nobody renews in the meantime.
-const TRAFFIC_LIMIT: Duration = Duration::from_secs(4 * 60);
+/// Who needs longer to count an hour than it lasts will never catch up.
+const TRAFFIC_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Many addresses may be found at once. Until the end nobody else can take the lease, whose row the
+/// transaction holds.
+const FLAG_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// What a scan judges by.
 #[derive(Clone, Debug, Default)]
@@ -93,8 +104,10 @@ pub struct Judged {
     pub version: Option<i64>,
 }
 
-/// Judges what is due at `clock`: the windows that ended since the last one that was judged, and the
-/// hours that were touched since. The first run of a store has no window before the last.
+/// Judges what is due: the windows that ended since the last one that was judged, and the hours that
+/// were touched since. The first run of a store has no window before the last.
+///
+/// `clock` is the machine's, for a store that has none of its own.
 ///
 /// # Errors
 /// As any statement; windows judged before the error stay judged.
@@ -104,10 +117,10 @@ pub async fn run_due(
     scheduler: &str,
     clock: impl Fn() -> DateTime<Utc>,
 ) -> Result<Outcome, DbError> {
-    let (now, span) = (clock(), terms.rules.span);
-    with_lease(db, terms, scheduler, clock, move |conn| {
+    let span = terms.rules.span;
+    with_lease(db, terms, scheduler, clock, move |conn, now| {
         async move {
-            let last = scan_runs::last_scheduled(conn).await?.map(Window::of);
+            let last = scan_runs::last_scheduled(conn, now).await?.map(Window::of);
             Ok(Agenda::scheduled(last, now).touched(touched(conn, now).await?, span, now))
         }
         .boxed()
@@ -126,8 +139,8 @@ pub async fn run_touched(
     by: &str,
     clock: impl Fn() -> DateTime<Utc>,
 ) -> Result<Outcome, DbError> {
-    let (now, span) = (clock(), terms.rules.span);
-    with_lease(db, terms, by, clock, move |conn| {
+    let span = terms.rules.span;
+    with_lease(db, terms, by, clock, move |conn, now| {
         async move { Ok(Agenda::default().touched(touched(conn, now).await?, span, now)) }.boxed()
     })
     .await
@@ -144,10 +157,25 @@ pub async fn run_between(
     (from, to): (DateTime<Utc>, DateTime<Utc>),
     clock: impl Fn() -> DateTime<Utc>,
 ) -> Result<Outcome, DbError> {
-    with_lease(db, terms, scan_runs::OPERATOR, clock, move |_| {
+    with_lease(db, terms, scan_runs::OPERATOR, clock, move |_, _| {
         async move { Ok(Agenda::asked(from, to)) }.boxed()
     })
     .await
+}
+
+/// What is to be judged at an instant of the store's clock.
+trait Plan:
+    for<'c> FnOnce(&'c mut Conn, DateTime<Utc>) -> BoxFuture<'c, Result<Agenda, DbError>>
+    + Send
+    + 'static
+{
+}
+
+impl<P> Plan for P where
+    P: for<'c> FnOnce(&'c mut Conn, DateTime<Utc>) -> BoxFuture<'c, Result<Agenda, DbError>>
+        + Send
+        + 'static
+{
 }
 
 /// Does what `plan` says, if nobody else is at it.
@@ -159,7 +187,7 @@ async fn with_lease<P>(
     plan: P,
 ) -> Result<Outcome, DbError>
 where
-    P: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<Agenda, DbError>> + Send + 'static,
+    P: Plan,
 {
     let (now, holder) = (clock(), holder.to_owned());
     let lease = db.transaction(move |conn| {
@@ -194,10 +222,22 @@ async fn judge_all<P>(
     plan: P,
 ) -> Result<Vec<Judged>, DbError>
 where
-    P: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<Agenda, DbError>> + Send + 'static,
+    P: Plan,
 {
+    let now = clock();
+    let planned = db.run(move |conn| {
+        async move {
+            let store_now = conn.clock(now).await?;
+            plan(conn, store_now).await
+        }
+        .boxed()
+    });
     let mut all = Vec::new();
-    for due in db.run(plan).await? {
+    for due in planned.await? {
+        if !due.is_due(still_ours(db, lease, clock()).await?) {
+            tracing::warn!(window = %due.window, "the clock was set back: the window waits");
+            break;
+        }
         let judged = scan(db, terms, due, lease, clock()).await?;
         if judged.findings > 0 {
             let Judged { window, findings, opened, blocked, .. } = judged;
@@ -206,6 +246,20 @@ where
         all.push(judged);
     }
     Ok(all)
+}
+
+/// The store's clock, if the lease has not been lost.
+async fn still_ours(db: &Db, lease: &Lease, now: DateTime<Utc>) -> Result<DateTime<Utc>, DbError> {
+    let lease = lease.clone();
+    db.transaction(move |conn| {
+        async move {
+            let store_now = conn.clock(now).await?;
+            leases::renew(conn, &lease, store_now).await?;
+            Ok(store_now)
+        }
+        .boxed()
+    })
+    .await
 }
 
 /// Judges one window and writes what came of it, under a lease.
@@ -221,53 +275,53 @@ pub async fn scan(
 ) -> Result<Judged, DbError> {
     let window = due.window;
     let judged_by = terms.clone();
-    let (started_at, traffic, allowed) = db
-        .with_timeout(TRAFFIC_LIMIT)
-        .run(move |conn| {
-            async move {
-                let terms = judged_by;
-                let started_at = conn.clock(now).await?;
-                let traffic =
-                    traffic::of_window(conn, window, &terms.rules, &terms.trusted).await?;
-                Ok((started_at, traffic, allowed_ips::listed(conn, started_at).await?))
-            }
-            .boxed()
-        })
-        .await?;
+    let patient = db.with_timeout(TRAFFIC_LIMIT);
+    let counted = patient.run(move |conn| {
+        async move {
+            let terms = judged_by;
+            let started_at = conn.clock(now).await?;
+            let traffic = traffic::of_window(conn, window, &terms.rules, &terms.trusted).await?;
+            Ok((started_at, traffic, allowed_ips::listed(conn, started_at).await?))
+        }
+        .boxed()
+    });
+    let (started_at, traffic, allowed) = keeping(db, lease, now, counted).await?;
     let allowed: Vec<Network> = allowed.into_iter().map(|listed| listed.network).collect();
     let rails =
         Rails { trusted: &terms.trusted, allowed: &allowed, own: &terms.own, operator: None };
     let findings = detect(traffic, &terms.rules, &terms.trusted);
-    let decided = decide(findings, terms.auto_block, &rails, now);
+    let decided = decide(findings, terms.auto_block, &rails, started_at);
 
     let lease = lease.clone();
     let rails = lists::Rails { trusted: terms.trusted.clone(), own: terms.own.clone() };
-    db.transaction(move |conn| {
-        async move {
-            let store_now = conn.clock(now).await?;
-            leases::renew(conn, &lease, store_now).await?;
-            let findings = decided.len();
-            let Flagged { opened, blocked, version } = flag(conn, decided, &rails, now).await?;
-            let run = ScanRun {
-                window_start: window.start(),
-                window_end: window.end(),
-                scheduler: lease.holder.clone(),
-                started_at,
-                finished_at: store_now,
-                findings: i64::try_from(findings).unwrap_or(i64::MAX),
-            };
-            match due.reason {
-                Reason::Schedule | Reason::Operator => scan_runs::put(conn, run).await?,
-                Reason::Touched => scan_runs::update(conn, run).await?,
+    db.with_timeout(FLAG_LIMIT)
+        .transaction(move |conn| {
+            async move {
+                let store_now = conn.clock(now).await?;
+                leases::renew(conn, &lease, store_now).await?;
+                let findings = decided.len();
+                let Flagged { opened, blocked, version } =
+                    flag(conn, decided, &rails, store_now).await?;
+                let run = ScanRun {
+                    window_start: window.start(),
+                    window_end: window.end(),
+                    scheduler: lease.holder.clone(),
+                    started_at,
+                    finished_at: store_now,
+                    findings: i64::try_from(findings).unwrap_or(i64::MAX),
+                };
+                match due.reason {
+                    Reason::Schedule | Reason::Operator => scan_runs::put(conn, run).await?,
+                    Reason::Touched => scan_runs::update(conn, run).await?,
+                }
+                for row in &due.settles {
+                    touched_hours::forget(conn, row).await?;
+                }
+                Ok(Judged { window, findings, opened, blocked, version })
             }
-            for row in &due.settles {
-                touched_hours::forget(conn, row).await?;
-            }
-            Ok(Judged { window, findings, opened, blocked, version })
-        }
-        .boxed()
-    })
-    .await
+            .boxed()
+        })
+        .await
 }
 
 async fn touched(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<TouchedHour>, DbError> {

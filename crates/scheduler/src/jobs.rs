@@ -91,11 +91,13 @@ impl Job {
             }
             Job::Heartbeat => heartbeat(work, now).await,
             Job::MakeDays => {
-                let today = now.date_naive();
+                let today = db.clock(now).await?.date_naive();
                 let days = (0..=DAYS_AHEAD).filter_map(|n| today.checked_add_days(Days::new(n)));
                 partitions::ensure(db, &days.collect::<BTreeSet<_>>()).await
             }
             Job::DropDays => {
+                // Never by the clock of one machine among many: what is dropped is gone.
+                let now = db.clock(now).await?;
                 let dropped = partitions::drop_old(db, work.retention, now).await?;
                 if dropped > 0 {
                     tracing::info!(dropped, "records older than the retention were dropped");

@@ -12,6 +12,7 @@
 //! What this deliberately does not do: skip. A test without its server gets an error that says how
 //! to install it, and fails.
 
+mod clock;
 pub mod geo;
 pub mod haproxy;
 mod pgbouncer;

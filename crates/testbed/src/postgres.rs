@@ -152,9 +152,7 @@ impl PostgresServer {
 
     /// What a statement in the database `postgres` says, one row a line.
     pub fn execute(&self, statement: &str) -> anyhow::Result<String> {
-        let psql = Programs::find().ok().map(|found| found.psql).filter(|file| is_program(file));
-        let psql = psql.or_else(|| find_in_path("psql")).context(MISSING)?;
-        let mut command = Command::new(psql);
+        let mut command = Command::new(psql()?);
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement]);
         Ok(succeed(command.arg(self.url("postgres")))?.trim().to_owned())
     }
@@ -197,6 +195,12 @@ impl Drop for TestDatabase {
         // What stays behind goes with the cluster.
         let _ = self.server.execute(&format!("drop database if exists {} with (force)", self.name));
     }
+}
+
+/// The client, which is there without a server where the environment names one.
+pub(crate) fn psql() -> anyhow::Result<PathBuf> {
+    let psql = Programs::find().ok().map(|found| found.psql).filter(|file| is_program(file));
+    psql.or_else(|| find_in_path("psql")).context(MISSING)
 }
 
 /// The programs of one version of PostgreSQL.

@@ -3,6 +3,9 @@
 //! A lease ends by the store's clock. Its fencing number counts up with every holder, and
 //! [`renew`] in the very transaction that writes the work makes a holder who was too slow fail
 //! there instead of writing over his successor's work.
+//!
+//! The clock of a store may be set back. A lease that then ends later than anybody can have made it
+//! last counts as ended: otherwise a minute in a wrong year would keep everybody out until that year.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
@@ -48,7 +51,11 @@ pub async fn acquire(
         .on_conflict_do_nothing()
         .execute(c)
         .await)?;
-    let free = leases::table.find(name).filter(leases::expires_at.le(TsValue(now)));
+    // Twice: a clock that is put right by moments makes nobody's lease free.
+    let credible = now + ttl * 2;
+    let free = leases::table
+        .find(name)
+        .filter(leases::expires_at.le(TsValue(now)).or(leases::expires_at.gt(TsValue(credible))));
     let fencing: Option<i64> = on!(conn, |c| diesel::update(free)
         .set((
             leases::holder.eq(holder.to_owned()),

@@ -1,4 +1,7 @@
 //! `scan_runs`: which windows have been judged, by whom, and what came of it.
+//!
+//! A row from the future tells that the clock was wrong when it was written. It says nothing about
+//! its window, which is due again when it has really ended.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -82,26 +85,35 @@ pub async fn update(conn: &mut Conn, run: ScanRun) -> Result<(), DbError> {
     Ok(())
 }
 
-/// The start of the last window that a scheduler judged.
+/// The start of the last window that a scheduler had judged at `now` (the store's clock).
 ///
 /// # Errors
 /// As any statement.
-pub async fn last_scheduled(conn: &mut Conn) -> Result<Option<DateTime<Utc>>, DbError> {
+pub async fn last_scheduled(
+    conn: &mut Conn,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, DbError> {
     let last = scan_runs::table
         .filter(scan_runs::scheduler.ne(OPERATOR))
+        .filter(scan_runs::started_at.le(TsValue(now)))
+        .filter(scan_runs::window_end.le(TsValue(now)))
         .order(scan_runs::window_start.desc())
         .select(scan_runs::window_start);
     let start: Option<TsValue> = on!(conn, |c| last.first(c).await.optional())?;
     Ok(start.map(|start| start.0))
 }
 
-/// The last time a scheduler finished a window; `/readyz` compares it with the clock.
+/// The last time a scheduler had finished a window at `now`; `/readyz` compares the two.
 ///
 /// # Errors
 /// As any statement.
-pub async fn last_finished(conn: &mut Conn) -> Result<Option<DateTime<Utc>>, DbError> {
+pub async fn last_finished(
+    conn: &mut Conn,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, DbError> {
     let last = scan_runs::table
         .filter(scan_runs::scheduler.ne(OPERATOR))
+        .filter(scan_runs::finished_at.le(TsValue(now)))
         .order(scan_runs::window_start.desc())
         .select(scan_runs::finished_at);
     let at: Option<TsValue> = on!(conn, |c| last.first(c).await.optional())?;

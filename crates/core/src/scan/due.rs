@@ -7,6 +7,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::db::touched_hours::TouchedHour;
 use crate::detect::{WINDOW, Window};
 
+/// Hours that were missed longer ago are judged only if they hold records, which touched them then.
+/// So a clock that was years ahead for a moment costs a month of empty windows, not all of them.
+const CAUGHT_UP: TimeDelta = TimeDelta::days(31);
+
 /// A window to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -30,15 +34,25 @@ pub enum Reason {
     Schedule,
 }
 
+impl Due {
+    /// Whether its time has come at `now`. It had when it was put on the agenda, but a clock may be
+    /// set back; an operator may look at an hour that still goes on.
+    pub(super) fn is_due(&self, now: DateTime<Utc>) -> bool {
+        self.reason == Reason::Operator || self.window.end() <= now
+    }
+}
+
 /// Windows to judge, oldest first, each once.
 #[derive(Debug, Default)]
 pub(super) struct Agenda(BTreeMap<Window, Due>);
 
 impl Agenda {
-    /// The windows that ended since the one that was judged `last`; without one, only the last that ended.
+    /// The windows that ended since the one that was judged `last`, a month of them at most; without
+    /// one, only the last that ended.
     pub(super) fn scheduled(last: Option<Window>, now: DateTime<Utc>) -> Agenda {
         let newest = Window::last_ended(now);
-        let first = last.map_or(newest, |last| last.next());
+        let oldest = Window::of(newest.start() - CAUGHT_UP);
+        let first = last.map_or(newest, |last| last.next().max(oldest));
         let mut agenda = Agenda::default();
         agenda.add_all(first, newest, Reason::Schedule);
         agenda
@@ -128,6 +142,22 @@ mod tests {
             due,
             ["07 Schedule 0", "08 Schedule 0", "09 Schedule 0", "10 Schedule 0", "11 Schedule 0"]
         );
+    }
+
+    #[test]
+    fn years_of_missed_hours_are_caught_up_for_a_month() {
+        let last = Some(Window::of(at("06:00:00") - TimeDelta::days(5_000)));
+        let due = shown(Agenda::scheduled(last, at("12:00:00")));
+        assert_eq!((due.len(), due.last().map(String::as_str)), (745, Some("11 Schedule 0")));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_a_window_wait() {
+        let due = |reason| Due { window: Window::of(at("11:00:00")), reason, settles: Vec::new() };
+        assert!(due(Reason::Schedule).is_due(at("12:00:00")));
+        assert!(!due(Reason::Schedule).is_due(at("11:59:59")));
+        assert!(!due(Reason::Touched).is_due(at("11:59:59")));
+        assert!(due(Reason::Operator).is_due(at("11:59:59")));
     }
 
     #[test]

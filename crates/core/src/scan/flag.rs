@@ -31,18 +31,16 @@ pub(super) struct Flagged {
     pub(super) version: Option<i64>,
 }
 
-/// Flags each finding. Belongs in the transaction that renewed the lease.
+/// Flags each finding at `now`, the store's clock. Belongs in the transaction that renewed the lease.
 pub(super) async fn flag(
     conn: &mut Conn,
     decided: Vec<Decided>,
     rails: &lists::Rails,
     now: DateTime<Utc>,
 ) -> Result<Flagged, DbError> {
-    if decided.iter().any(|one| one.decision != Decision::Review) {
-        // Before any row of ours: a review takes this lock first, too.
-        lists::lock(conn, now).await?;
-    }
-    let at = conn.clock(now).await?;
+    let blocks = decided.iter().any(|one| one.decision != Decision::Review);
+    // Before any row of ours: a review takes this lock first, too.
+    let now = if blocks { lists::lock(conn, now).await? } else { now };
     let networks: Vec<Network> = decided.iter().map(|one| one.finding.network).collect();
     let mut rows: HashMap<(Network, Rule), Vec<SuspiciousIp>> = HashMap::new();
     for row in suspicious_ips::of(conn, &networks).await? {
@@ -60,9 +58,8 @@ pub(super) async fn flag(
         let review = match decision {
             Decision::Review => None,
             Decision::Block { until } => {
-                // The two clocks may differ, the span does not.
                 let term = Term::For((until - now).to_std().unwrap_or_default());
-                block(conn, &finding, term, (rails, at)).await?.map(|done| {
+                block(conn, &finding, term, (rails, now)).await?.map(|done| {
                     flagged.version = done.version.or(flagged.version);
                     flagged.blocked += 1;
                     Review { status: Status::Blocked, by: SCAN.to_owned(), at: now }
@@ -158,7 +155,7 @@ async fn block(
     conn: &mut Conn,
     finding: &Finding,
     term: Term,
-    (rails, at): (&lists::Rails, DateTime<Utc>),
+    (rails, now): (&lists::Rails, DateTime<Utc>),
 ) -> Result<Option<Done<Outcome>>, DbError> {
     let request = Request {
         targets: vec![Parsed { network: finding.network, masked: false }],
@@ -168,5 +165,5 @@ async fn block(
         force: false,
     };
     let actor = Actor { name: SCAN.to_owned(), address: None };
-    Ok(lists::block_in(conn, request, &actor, rails, at).await?.ok())
+    Ok(lists::block_in(conn, request, &actor, rails, now).await?.ok())
 }

@@ -12,8 +12,8 @@ pub(crate) struct Store {
     /// `None` for SQLite.
     pub(crate) postgres_url: Option<String>,
     pub(crate) dir: TempDir,
-    // Kept for as long as the test may connect.
-    database: Option<ipwarden_testbed::TestDatabase>,
+    /// Kept for as long as the test may connect; `None` for SQLite.
+    pub(crate) database: Option<ipwarden_testbed::TestDatabase>,
 }
 
 /// Two stores without a schema.

@@ -1,8 +1,10 @@
 //! The scan, on both databases: what it finds, how often, and what it leaves alone.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
+mod long;
 mod model;
 mod reviews;
 mod rules;
@@ -66,8 +68,28 @@ pub(crate) fn terms() -> Arc<Terms> {
     Arc::new(Terms::default())
 }
 
-/// The windows that were judged, by their hour.
+/// As [`common::every_store`], with a clock that the test sets in PostgreSQL, too.
+pub(crate) async fn every_store(test: impl AsyncFn(Store)) {
+    for store in common::empty_stores().await {
+        eprintln!("on {}", store.name);
+        if let Some(database) = &store.database {
+            database.own_clock().unwrap();
+        }
+        store.db.migrate().await.unwrap();
+        test(store).await;
+    }
+}
+
+/// Stops the store's clock at `now`; that of SQLite is whatever the run is told.
+pub(crate) fn set_clock(store: &Store, now: DateTime<Utc>) {
+    if let Some(database) = &store.database {
+        database.stop_clock(&now.to_rfc3339()).unwrap();
+    }
+}
+
+/// The windows that were judged when the store's clock and the machine's agree, by their hour.
 pub(crate) async fn run(store: &Store, terms: &Arc<Terms>, now: DateTime<Utc>) -> Vec<String> {
+    set_clock(store, now);
     match scan::run_due(&store.db, terms, "one", || now).await.unwrap() {
         Outcome::Done(all) => {
             all.iter().map(|judged| judged.window.start().format("%H").to_string()).collect()

@@ -9,8 +9,8 @@ use ipwarden_engine::network::Network;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
-use crate::common::{Store, every_store};
-use crate::{at, log, request};
+use crate::common::Store;
+use crate::{at, every_store, log, request};
 
 /// What the rule says, word for word, in quadratic time.
 fn naive(requests: &[NewLogged], window: Window, rules: &Rules) -> Vec<(Network, u64)> {

@@ -9,8 +9,8 @@ use ipwarden_core::db::suspicious_ips::Status;
 use ipwarden_core::db::{allowed_ips, audit_log, blocked_ips};
 use ipwarden_core::scan::{self, Terms};
 
-use crate::common::{Store, every_store};
-use crate::{at, burst, log, open, request, review, rows, run, terms};
+use crate::common::Store;
+use crate::{at, burst, every_store, log, open, request, review, rows, run, terms};
 
 #[tokio::test]
 async fn sch_13_a_trusted_proxy_is_not_found_and_an_allowed_address_is_never_blocked() {

@@ -9,8 +9,8 @@ use ipwarden_core::scan::Terms;
 use ipwarden_engine::client_ip::ClientIpResolver;
 use ipwarden_engine::network::Network;
 
-use crate::common::{Store, every_store};
-use crate::{at, burst, log, log_late, open, request, rows, run, terms};
+use crate::common::Store;
+use crate::{at, burst, every_store, log, log_late, open, request, rows, run, terms};
 
 #[tokio::test]
 async fn sch_01_a_hundred_requests_in_an_hour_are_fine_and_one_more_is_not() {

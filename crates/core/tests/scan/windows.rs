@@ -7,8 +7,8 @@ use ipwarden_core::db::{DbError, leases};
 use ipwarden_core::detect::Window;
 use ipwarden_core::scan::{self, Due, Outcome, Reason};
 
-use crate::common::{Store, every_store};
-use crate::{at, burst, log, log_late, open, request, run, runs, terms};
+use crate::common::Store;
+use crate::{at, burst, every_store, log, log_late, open, request, run, runs, set_clock, terms};
 
 #[tokio::test]
 async fn sch_03_a_row_at_the_hour_counts_in_the_hour_that_it_begins() {
@@ -47,6 +47,7 @@ async fn sch_04_five_schedulers_judge_each_window_once() {
         for tick in 0..100 {
             // A tick every six minutes: ten hours.
             let now = at("11:00:10") + TimeDelta::minutes(6) * tick;
+            set_clock(&store, now);
             let all = (0..5).map(|n| {
                 let (db, terms) = (store.db.clone(), terms());
                 tokio::spawn(async move {
