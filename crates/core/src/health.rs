@@ -99,10 +99,14 @@ fn request_log(context: &Context) -> Condition {
     if spool.stalled {
         return Condition::degraded("request log", format!("the disk is full; {waiting}"));
     }
-    let lost = match spool.dropped + spool.evicted {
+    let mut lost = match spool.dropped + spool.evicted {
         0 => String::new(),
         lost => format!("; {lost} records were lost"),
     };
+    match spool.damaged + spool.missing {
+        0 => {}
+        segments => lost += &format!("; {segments} segments could not be read whole"),
+    }
     if recorder.failing {
         let text = format!("the store takes no records; {waiting}{lost}");
         return Condition::degraded("request log", text);

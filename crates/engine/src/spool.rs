@@ -18,6 +18,7 @@
 //! before the length, so a length is a promise that the frame is whole. Length 0 is where the next
 //! frame will be; [`u32::MAX`] seals the segment.
 
+mod care;
 mod catalog;
 mod eviction;
 mod frame;
@@ -86,8 +87,10 @@ pub struct Spool {
 struct Shared {
     inner: Arc<Inner>,
     upkeep: Option<JoinHandle<()>>,
-    _lock: std::fs::File,
 }
+
+/// The file in the directory that says whose it is.
+const LOCK: &str = "lock";
 
 /// Why the spool could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +145,8 @@ pub struct SpoolStatus {
     pub evicted: u64,
     /// Segments that were set aside since the start.
     pub damaged: u64,
+    /// Segments that somebody removed before they were read, since the start.
+    pub missing: u64,
     /// Whether the disk refuses new segments right now.
     pub stalled: bool,
     /// When the oldest record was made that the reader has not passed: microseconds since the Unix epoch.
@@ -159,10 +164,10 @@ impl Spool {
         let segment_bytes = options
             .segment_bytes
             .clamp(SpoolOptions::MIN_SEGMENT_BYTES, SpoolOptions::MAX_SEGMENT_BYTES);
-        let inner = Arc::new(Inner::open(dir, SpoolOptions { segment_bytes, ..options })?);
+        let inner = Arc::new(Inner::open(dir, lock, SpoolOptions { segment_bytes, ..options })?);
         let upkeep = upkeep::start(Arc::clone(&inner))
             .map_err(SpoolError::io("start the upkeep thread of", &inner.dir))?;
-        Ok(Spool { shared: Arc::new(Shared { inner, upkeep: Some(upkeep), _lock: lock }) })
+        Ok(Spool { shared: Arc::new(Shared { inner, upkeep: Some(upkeep) }) })
     }
 
     /// A writer with a segment of its own; each worker thread has one.
@@ -200,7 +205,7 @@ impl Spool {
         self.shared.inner.set_aside(segment, at)
     }
 
-    /// How the spool is doing.
+    /// How the spool is doing. Reads a record of each segment that has moved since the last time.
     pub fn status(&self) -> SpoolStatus {
         self.shared.inner.status()
     }
@@ -231,7 +236,7 @@ fn lock(dir: &Path) -> Result<std::fs::File, SpoolError> {
     use std::io::{Read, Seek, Write};
     use std::os::unix::fs::OpenOptionsExt;
 
-    let path = dir.join("lock");
+    let path = dir.join(LOCK);
     let mut file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)

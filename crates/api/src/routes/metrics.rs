@@ -52,7 +52,14 @@ fn registry(context: &Context) -> Registry {
         "records_lost",
         "Records that the spool lost, by cause",
         "cause",
-        &[("disk_full", spool.dropped), ("spool_full", spool.evicted), ("damaged", spool.damaged)],
+        &[("disk_full", spool.dropped), ("spool_full", spool.evicted)],
+    );
+    counters(
+        &mut all,
+        "segments_lost",
+        "Segments of the spool that could not be read whole, by cause",
+        "cause",
+        &[("damaged", spool.damaged), ("removed", spool.missing)],
     );
     let shipped = context.recorder.status().shipped;
     counter(&mut all, "records_shipped", "Records written to the store", shipped);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::frame::HEAD;
 use super::leftover::{Leftover, take_over};
 use super::segment::{FIRST, Header, Segment, SegmentId};
 use super::{Durability, SpoolError, SpoolOptions, SpoolStatus, make_private_dir};
@@ -27,6 +28,10 @@ pub(super) struct Inner {
     pub(super) dropped: AtomicU64,
     pub(super) evicted: AtomicU64,
     damaged: AtomicU64,
+    /// Segments whose files somebody removed.
+    pub(super) missing: AtomicU64,
+    /// Holds the directory for this process.
+    pub(super) lock: Mutex<File>,
     /// What the reader reads into.
     pub(super) chunk: Mutex<Vec<u8>>,
 }
@@ -61,13 +66,35 @@ pub(super) struct Entry {
     pub(super) passed: u64,
     /// What is before this position is on the disk for good ([`Durability::Power`] only).
     pub(super) synced: u64,
+    /// When it was taken into use, on the steady clock in microseconds.
+    pub(super) since: u64,
+    /// When the record at the first position was made, if there is a readable one.
+    oldest: Option<(u64, Option<i64>)>,
+}
+
+impl Entry {
+    /// The position that the reader has to go on from, if something is to be read there.
+    pub(super) fn unread(&self) -> Option<u64> {
+        let end = match &self.state {
+            State::Open(segment) => segment.written(),
+            State::Sealed(_) => self.bytes.saturating_sub(HEAD as u64),
+        };
+        let from = self.passed.max(FIRST);
+        (from < end).then_some(from)
+    }
+
+    /// When its first unread record was made, as far as is known.
+    fn oldest(&self) -> Option<i64> {
+        let (at, oldest) = self.oldest?;
+        (self.unread() == Some(at)).then_some(oldest)?
+    }
 }
 
 #[derive(Debug)]
 pub(super) enum State {
     /// A writer appends to it.
     Open(Arc<Segment>),
-    /// It is complete; if it was not synced yet, its file is still open here.
+    /// It is complete; if it was not synced yet, or has lost its name, its file is still open here.
     Sealed(Option<Arc<Segment>>),
 }
 
@@ -110,17 +137,25 @@ impl Catalog {
     }
 
     /// Moves a file away that cannot be taken over: it must not keep the others from being read.
-    fn put_aside(&mut self, dir: &Path, path: &Path, why: &str) -> Result<(), SpoolError> {
-        let to = move_aside(dir, path, 0)?;
-        tracing::error!(path = %to.display(), why, "set aside a file of the request log");
-        self.aside.push_back(Aside { bytes: size_of(&to), path: to });
-        Ok(())
+    fn put_aside(&mut self, dir: &Path, path: &Path, why: &str) {
+        match move_aside(dir, path, 0) {
+            Ok(to) => {
+                let (from, to) = (path.display(), to.as_path());
+                tracing::error!(path = %from, at = 0, why, to = %to.display(), "set a file aside");
+                self.aside.push_back(Aside { bytes: size_of(to), path: to.to_owned() });
+            }
+            // It stays where it is, and is passed over.
+            Err(error) => {
+                tracing::error!(path = %path.display(), why, %error, "cannot read a file")
+            }
+        }
     }
 
     /// Takes a segment into use.
     fn open_entry(&mut self, segment: &Arc<Segment>) {
         // Only orders the segments; nothing is decided by it.
-        self.youngest = Moment::now().wall.max(self.youngest.saturating_add(1));
+        let now = Moment::now();
+        self.youngest = now.wall.max(self.youngest.saturating_add(1));
         if let Err(error) = segment.date(self.youngest) {
             tracing::warn!(segment = %segment.id, %error, "cannot date a segment");
         }
@@ -131,24 +166,36 @@ impl Catalog {
             state: State::Open(Arc::clone(segment)),
             passed: 0,
             synced: 0,
+            since: now.steady,
+            oldest: None,
         });
     }
 }
 
 impl Inner {
-    pub(super) fn open(dir: PathBuf, options: SpoolOptions) -> Result<Inner, SpoolError> {
+    pub(super) fn open(
+        dir: PathBuf,
+        lock: File,
+        options: SpoolOptions,
+    ) -> Result<Inner, SpoolError> {
         let mut catalog = Catalog { aside: list_aside(&dir), ..Catalog::default() };
-        let mut found = Vec::new();
+        let (mut found, mut damaged) = (Vec::new(), 0);
         for file in fs::read_dir(&dir).map_err(SpoolError::io("list", &dir))? {
             let path = file.map_err(SpoolError::io("list", &dir))?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("segment") => match take_over(&path) {
                     Ok(Leftover::Segment(header, bytes)) => found.push((header, path, bytes)),
-                    Ok(Leftover::Empty) => remove_file(&path)?,
-                    Ok(Leftover::Foreign) => catalog.put_aside(&dir, &path, "it is no segment")?,
-                    Err(error) => catalog.put_aside(&dir, &path, &error.to_string())?,
+                    Ok(Leftover::Empty) => clear_away(&path),
+                    Ok(Leftover::Foreign) => {
+                        damaged += 1;
+                        catalog.put_aside(&dir, &path, "it is no segment of this name");
+                    }
+                    Err(error) => {
+                        damaged += 1;
+                        catalog.put_aside(&dir, &path, &error.to_string());
+                    }
                 },
-                Some("tmp") => remove_file(&path)?,
+                Some("tmp") => clear_away(&path),
                 _ => {}
             }
         }
@@ -163,7 +210,9 @@ impl Inner {
             stalled: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
-            damaged: AtomicU64::new(0),
+            damaged: AtomicU64::new(damaged),
+            missing: AtomicU64::new(0),
+            lock: Mutex::new(lock),
             chunk: Mutex::new(Vec::new()),
         })
     }
@@ -200,12 +249,13 @@ impl Inner {
     pub(super) fn finish(&self, segment: &Arc<Segment>) {
         let sealed = segment.seal();
         let empty = segment.written() == FIRST;
+        let unsynced = self.options.durability == Durability::Power;
+        let held = !empty && (unsynced || !segment.is_named());
         {
             let mut catalog = self.catalog.lock();
             let Some(index) = catalog.position(segment.id) else { return };
             let entry = &mut catalog.entries[index];
-            let unsynced = self.options.durability == Durability::Power && !empty;
-            entry.state = State::Sealed(unsynced.then(|| Arc::clone(segment)));
+            entry.state = State::Sealed(held.then(|| Arc::clone(segment)));
             match sealed {
                 Ok(bytes) => entry.bytes = bytes,
                 Err(error) => {
@@ -248,25 +298,40 @@ impl Inner {
     }
 
     pub(super) fn status(&self) -> SpoolStatus {
-        let (bytes, passed) = {
-            let catalog = self.catalog.lock();
-            let passed: Vec<_> =
-                catalog.entries.iter().map(|entry| (entry.id, entry.passed)).collect();
-            (catalog.bytes(), passed)
-        };
-        let mut records = Vec::new();
-        for &(id, from) in &passed {
-            // What cannot be read has no age; the recorder is the one to complain about it.
-            let _ = self.read(id, from, 1, &mut records);
-        }
+        self.look_at_oldest();
+        let catalog = self.catalog.lock();
         SpoolStatus {
-            bytes,
-            segments: passed.len(),
+            bytes: catalog.bytes(),
+            segments: catalog.entries.len(),
             dropped: self.dropped.load(Ordering::Relaxed),
             evicted: self.evicted.load(Ordering::Relaxed),
             damaged: self.damaged.load(Ordering::Relaxed),
+            missing: self.missing.load(Ordering::Relaxed),
             stalled: self.stalled.load(Ordering::Relaxed),
-            oldest: records.iter().map(|record| record.at).min(),
+            oldest: catalog.entries.iter().filter_map(Entry::oldest).min(),
+        }
+    }
+
+    /// Notes of each segment when its first unread record was made. What is noted stays true until the
+    /// reader moves on, so a backlog is read once only.
+    fn look_at_oldest(&self) {
+        let unknown: Vec<(SegmentId, u64)> = {
+            let catalog = self.catalog.lock();
+            let unknown = catalog.entries.iter().filter_map(|entry| {
+                let from = entry.unread()?;
+                (entry.oldest.map(|(at, _)| at) != Some(from)).then_some((entry.id, from))
+            });
+            unknown.collect()
+        };
+        for (id, from) in unknown {
+            let mut records = Vec::new();
+            // What cannot be read has no age; the recorder is the one to complain about it.
+            let _ = self.read(id, from, 1, &mut records);
+            let mut catalog = self.catalog.lock();
+            if let Some(index) = catalog.position(id) {
+                let oldest = records.first().map(|record| record.at);
+                catalog.entries[index].oldest = Some((from, oldest));
+            }
         }
     }
 
@@ -305,7 +370,16 @@ impl Inner {
 }
 
 fn sealed_entry((header, path, bytes): (Header, PathBuf, u64)) -> Entry {
-    Entry { id: header.id, path, bytes, state: State::Sealed(None), passed: 0, synced: bytes }
+    Entry {
+        id: header.id,
+        path,
+        bytes,
+        state: State::Sealed(None),
+        passed: 0,
+        synced: bytes,
+        since: 0,
+        oldest: None,
+    }
 }
 
 fn list_aside(dir: &Path) -> VecDeque<Aside> {
@@ -325,7 +399,14 @@ fn move_aside(dir: &Path, path: &Path, at: u64) -> Result<PathBuf, SpoolError> {
     let damaged = dir.join("damaged");
     make_private_dir(&damaged).map_err(SpoolError::io("create", &damaged))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let to = damaged.join(format!("{name}-{at}.segment"));
+    // A copy of the directory may bring a segment again that was set aside before.
+    let to = (1..)
+        .map(|copy| match copy {
+            1 => damaged.join(format!("{name}-{at}.segment")),
+            copy => damaged.join(format!("{name}-{at}-{copy}.segment")),
+        })
+        .find(|to| !to.exists())
+        .expect("one of all numbers is free");
     fs::rename(path, &to).map_err(SpoolError::io("set aside", path))?;
     Ok(to)
 }
@@ -336,6 +417,13 @@ fn remove_file(path: &Path) -> Result<(), SpoolError> {
             Err(SpoolError::io("remove", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+/// Removes a file that holds nothing; should it stay, it does no harm.
+fn clear_away(path: &Path) {
+    if let Err(error) = remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove what a former process left");
     }
 }
 

@@ -107,3 +107,16 @@ pub(super) fn parse(bytes: &[u8], seed: Seed, at: u64, room: u64) -> Parsed<'_> 
         Parsed::Torn
     }
 }
+
+/// Where, within `reach` bytes behind the start of `bytes`, which stand at `at`, the next whole frame (or
+/// the seal) stands.
+pub(super) fn find(bytes: &[u8], seed: Seed, at: u64, reach: usize) -> Option<u64> {
+    (4..bytes.len().min(reach)).step_by(4).find_map(|offset| {
+        let (rest, at) = (&bytes[offset..], at + offset as u64);
+        let room = (rest.len() as u64).min(MAX_FRAME as u64);
+        match parse(rest, seed, at, room) {
+            Parsed::Body(_) | Parsed::Sealed => Some(at),
+            Parsed::Blank | Parsed::Short | Parsed::Torn => None,
+        }
+    })
+}

@@ -25,7 +25,7 @@ pub(super) fn take_over(path: &Path) -> io::Result<Leftover> {
     let size = file.metadata()?.len();
     let mut header = [0; FIRST as usize];
     if size < FIRST {
-        return Ok(if size == 0 { Leftover::Empty } else { Leftover::Foreign });
+        return Ok(Leftover::Foreign);
     }
     file.read_exact_at(&mut header, 0)?;
     let Some(header) = Header::from_bytes(&header) else { return Ok(Leftover::Foreign) };
@@ -56,19 +56,26 @@ fn is_sealed(file: &File, seed: Seed, size: u64) -> io::Result<bool> {
 }
 
 /// Where the frames of an unsealed segment end. `None` if they do not end, as every killed writer
-/// leaves them, before a length of zero with at most one unfinished frame behind it.
+/// leaves them, before a length of zero with at most one unfinished frame behind it and room for a
+/// seal, or before a seal with nothing behind it.
 fn end_of_frames(bytes: &[u8], seed: Seed) -> Option<u64> {
     let mut at = FIRST as usize;
     loop {
         let rest = bytes.get(at..)?;
         match frame::parse(rest, seed, at as u64, rest.len() as u64) {
             Parsed::Body(body) => at += frame::size_of_body(body.len()),
-            Parsed::Sealed => return Some(at as u64),
+            Parsed::Sealed => return is_zero(&rest[HEAD..]).then_some(at as u64),
             Parsed::Blank => {
-                let beyond = rest.get(MAX_FRAME..).unwrap_or_default();
-                return beyond.iter().all(|&byte| byte == 0).then_some(at as u64);
+                let whole = rest.len() >= HEAD
+                    && is_zero(rest.get(MAX_FRAME..).unwrap_or_default())
+                    && frame::find(rest, seed, at as u64, MAX_FRAME).is_none();
+                return whole.then_some(at as u64);
             }
             Parsed::Short | Parsed::Torn => return None,
         }
     }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }

@@ -53,6 +53,9 @@ pub enum Damage {
     /// The segment ends without a seal.
     #[error("the segment ends without a seal")]
     Unsealed,
+    /// Somebody has added to the file.
+    #[error("there are bytes behind the seal")]
+    Behind,
     /// The bytes are what was written, but no record that this program knows.
     #[error("{0}")]
     Record(#[from] RecordError),
@@ -61,13 +64,15 @@ pub enum Damage {
 /// The file of a segment, and whether it may still grow.
 enum Source {
     Open(Arc<Segment>),
+    /// Complete, and its file still open.
+    Held(Arc<Segment>),
     Sealed(Arc<File>),
 }
 
 impl Source {
     fn file(&self) -> &File {
         match self {
-            Source::Open(segment) => &segment.file,
+            Source::Open(segment) | Source::Held(segment) => &segment.file,
             Source::Sealed(file) => file,
         }
     }
@@ -83,11 +88,14 @@ impl Inner {
     ) -> Result<Read, SpoolError> {
         let source = self.source(id, from)?;
         let mut chunk = self.chunk.lock();
-        let reading = Reading { file: source.file(), seed: Seed::of(id), chunk: &mut chunk };
+        let mut reading = Reading { file: source.file(), seed: Seed::of(id), chunk: &mut chunk };
+        let open = matches!(source, Source::Open(_));
         let (next, stop) = reading
             .run(from.max(FIRST), max, records)
+            .and_then(
+                |(next, stop)| if open { Ok((next, stop)) } else { reading.judge(next, stop) },
+            )
             .map_err(SpoolError::io("read", &super::segment::path_of(&self.dir, id)))?;
-        let open = matches!(source, Source::Open(_));
         let damaged = |why, resume| ReadEnd::Damaged { at: next, why, resume };
         let end = match stop {
             Stop::Max => ReadEnd::More,
@@ -96,6 +104,10 @@ impl Inner {
             Stop::Blank | Stop::Torn(_) | Stop::Beyond if open => ReadEnd::Open,
             Stop::Beyond => ReadEnd::Sealed,
             Stop::Blank => damaged(Damage::Unsealed, None),
+            Stop::Behind => {
+                let at = next + HEAD as u64;
+                ReadEnd::Damaged { at, why: Damage::Behind, resume: None }
+            }
             Stop::Torn(resume) => damaged(Damage::Checksum, resume),
             Stop::Undecodable(error, resume) => damaged(Damage::Record(error), Some(resume)),
         };
@@ -108,8 +120,10 @@ impl Inner {
         let index = catalog.position(id).ok_or(SpoolError::Gone(id))?;
         let entry = &mut catalog.entries[index];
         entry.passed = entry.passed.max(from);
-        if let State::Open(segment) = &entry.state {
-            return Ok(Source::Open(Arc::clone(segment)));
+        match &entry.state {
+            State::Open(segment) => return Ok(Source::Open(Arc::clone(segment))),
+            State::Sealed(Some(segment)) => return Ok(Source::Held(Arc::clone(segment))),
+            State::Sealed(None) => {}
         }
         let path = entry.path.clone();
         if let Some((reading, file)) = &catalog.reading
@@ -129,6 +143,7 @@ enum Stop {
     Sealed,
     Blank,
     Beyond,
+    Behind,
     Torn(Option<u64>),
     Undecodable(RecordError, u64),
 }
@@ -140,7 +155,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn run(self, from: u64, max: usize, records: &mut Vec<Record>) -> io::Result<(u64, Stop)> {
+    fn run(&mut self, from: u64, max: usize, records: &mut Vec<Record>) -> io::Result<(u64, Stop)> {
         if self.is_blank(from)? {
             return Ok((from, Stop::Blank));
         }
@@ -182,6 +197,27 @@ impl Reading<'_> {
         }
     }
 
+    /// What a stop means in a segment that is complete: no place in it is blank, and nothing is behind
+    /// its seal.
+    fn judge(&self, at: u64, stop: Stop) -> io::Result<(u64, Stop)> {
+        let size = self.file.metadata()?.len();
+        Ok(match stop {
+            Stop::Blank => match next_frame(self.file, self.seed, at, size)? {
+                Some(resume) => (at, Stop::Torn(Some(resume))),
+                None => (at, Stop::Blank),
+            },
+            Stop::Sealed if size > at + HEAD as u64 => {
+                let mut rest = Vec::new();
+                let behind = at + HEAD as u64;
+                fill(self.file, behind, usize::try_from(size - behind).unwrap_or(0), &mut rest)?;
+                // What a segment did not need is zero, if it could not be given back.
+                let added = rest.iter().any(|&byte| byte != 0);
+                (at, if added { Stop::Behind } else { Stop::Sealed })
+            }
+            stop => (at, stop),
+        })
+    }
+
     /// The cheap look at a place where nothing was written yet.
     fn is_blank(&self, at: u64) -> io::Result<bool> {
         let mut head = [0; HEAD];
@@ -209,14 +245,7 @@ fn fill(file: &File, at: u64, wanted: usize, chunk: &mut Vec<u8>) -> io::Result<
 /// Where, behind damage, the next frame of a plausible size (or the seal) stands.
 fn next_frame(file: &File, seed: Seed, damaged: u64, size: u64) -> io::Result<Option<u64>> {
     let mut rest = Vec::new();
-    fill(file, damaged, usize::try_from(size - damaged).unwrap_or(0), &mut rest)?;
-    let candidates = (4..rest.len()).step_by(4);
-    Ok(candidates.map(|offset| (offset, &rest[offset..])).find_map(|(offset, bytes)| {
-        let at = damaged + offset as u64;
-        let room = (bytes.len() as u64).min(MAX_FRAME as u64);
-        match frame::parse(bytes, seed, at, room) {
-            Parsed::Body(_) | Parsed::Sealed => Some(at),
-            Parsed::Blank | Parsed::Short | Parsed::Torn => None,
-        }
-    }))
+    let length = usize::try_from(size.saturating_sub(damaged)).unwrap_or(0);
+    fill(file, damaged, length, &mut rest)?;
+    Ok(frame::find(&rest, seed, damaged, rest.len()))
 }

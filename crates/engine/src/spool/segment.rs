@@ -4,10 +4,10 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::frame::{self, HEAD, Seed};
 
@@ -83,7 +83,15 @@ pub(super) struct Segment {
     pub(super) size: u64,
     /// The position behind the last frame; what is before it was handed to the kernel.
     written: AtomicU64,
+    hold: AtomicU8,
 }
+
+/// Nobody writes to it in this moment.
+const IDLE: u8 = 0;
+/// Its writer does.
+const CLAIMED: u8 = 1;
+/// Nobody will any more.
+const RETIRED: u8 = 2;
 
 impl Segment {
     /// Makes a segment with its space reserved, so that no later write finds the disk full.
@@ -111,6 +119,7 @@ impl Segment {
                 seed: Seed::of(id),
                 size,
                 written: AtomicU64::new(FIRST),
+                hold: AtomicU8::new(IDLE),
             }),
             Err(error) => {
                 // There may be nothing to remove; the error that counts is the first.
@@ -130,9 +139,34 @@ impl Segment {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Whether a frame of this size fits at `at`, and a seal behind it.
-    pub(super) fn fits(&self, at: u64, size: usize) -> bool {
-        at + size as u64 + HEAD as u64 <= self.size
+    /// Takes it for one frame of this size, until [`Segment::release`]. `false` if the frame and a seal
+    /// behind it do not fit, or if the segment was retired.
+    pub(super) fn claim(&self, size: usize) -> bool {
+        let taken = self.hold.compare_exchange(IDLE, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
+        if taken.is_err() {
+            return false;
+        }
+        let fits = self.written() + size as u64 + HEAD as u64 <= self.size;
+        if !fits {
+            self.release();
+        }
+        fits
+    }
+
+    /// Lets it go after a frame.
+    pub(super) fn release(&self) {
+        self.hold.store(IDLE, Ordering::Release);
+    }
+
+    /// Takes it for good: nobody writes to it afterwards, and whoever succeeds with this seals it.
+    /// `false` while it is being written to, and if somebody else was first.
+    pub(super) fn retire(&self) -> bool {
+        self.hold.compare_exchange(IDLE, RETIRED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether its name still leads to it; its records can be read without, but not by a later process.
+    pub(super) fn is_named(&self) -> bool {
+        is_named(&self.file, &self.path)
     }
 
     /// Puts a closed frame at `at`, its length last.
@@ -163,6 +197,15 @@ pub(super) fn seal_file(file: &File, seed: Seed, at: u64) -> io::Result<u64> {
     file.write_all_at(&frame::seal(seed, at), at)?;
     file.set_len(end)?;
     Ok(end)
+}
+
+/// Whether this name leads to this open file.
+pub(super) fn is_named(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+        (Err(_), _) => true,
+    }
 }
 
 /// Where a segment lies.

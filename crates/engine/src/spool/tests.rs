@@ -14,6 +14,7 @@ use super::segment::FIRST;
 use super::*;
 use crate::record::{Record, RecordRef, RecordVerdict, Reference};
 
+mod care;
 mod damage;
 
 const SMALL: SpoolOptions = SpoolOptions {

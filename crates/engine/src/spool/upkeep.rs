@@ -1,5 +1,5 @@
-//! The spool's own thread: it makes the next segment ahead, and syncs what was appended if it must
-//! survive the end of the power. No request waits for it.
+//! The spool's own thread: it makes the next segment ahead, syncs what was appended if it must
+//! survive the end of the power, and looks after the files once a second. No request waits for it.
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 use super::Durability;
 use super::catalog::{Inner, State};
 use super::segment::Segment;
+use crate::clock::Moment;
 
 /// How long the disk is left alone after it refused a segment.
 const RETRY: Duration = Duration::from_secs(1);
@@ -19,15 +20,23 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long appends are gathered before they are synced.
 const SYNC: Duration = Duration::from_millis(10);
 
+/// How often the files are looked after.
+const LOOK: Duration = Duration::from_secs(1);
+
 pub(super) fn start(inner: Arc<Inner>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("spool-upkeep".to_owned()).spawn(move || run(&inner))
 }
 
 fn run(inner: &Inner) {
     let power = inner.options.durability == Durability::Power;
-    let mut rested = Duration::ZERO;
+    let (mut rested, mut looked) = (Duration::ZERO, Moment::now().steady);
     let mut catalog = inner.catalog.lock();
     while !catalog.stop {
+        let now = Moment::now().steady;
+        if Duration::from_micros(now - looked) >= LOOK {
+            looked = now;
+            MutexGuard::unlocked(&mut catalog, || inner.look_after(now));
+        }
         let stalled = inner.stalled.load(Ordering::Relaxed);
         if catalog.spare.is_none() && (!stalled || catalog.retry || rested >= RETRY) {
             (catalog.retry, rested) = (false, Duration::ZERO);
@@ -49,10 +58,7 @@ fn run(inner: &Inner) {
         let rest = match (power, stalled) {
             (true, _) => SYNC,
             (false, true) => RETRY,
-            (false, false) => {
-                inner.wake.wait(&mut catalog);
-                continue;
-            }
+            (false, false) => LOOK,
         };
         if !catalog.stop && inner.wake.wait_for(&mut catalog, rest).timed_out() {
             rested += rest;
@@ -88,6 +94,7 @@ fn sync(inner: &Inner) {
             entry.synced = written;
             if let State::Sealed(unsynced) = &mut entry.state
                 && written == entry.bytes
+                && segment.is_named()
             {
                 *unsynced = None;
             }

@@ -34,12 +34,15 @@ impl SpoolWriter {
         record.encode(&mut self.frame);
         let padded = frame::pad(&mut self.frame);
         let size = self.frame.len();
-        if !self.segment.as_ref().is_some_and(|segment| segment.fits(segment.written(), size)) {
-            self.turn_over();
-        }
-        let Some(segment) = &self.segment else {
-            self.shared.inner.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        let segment = loop {
+            match &self.segment {
+                Some(segment) if segment.claim(size) => break segment,
+                _ => self.turn_over(),
+            }
+            if self.segment.is_none() {
+                self.shared.inner.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
         };
         let at = segment.written();
         frame::close(&mut self.frame, &padded, segment.seed, at);
@@ -53,21 +56,27 @@ impl SpoolWriter {
                 }
             }
         }
+        segment.release();
     }
 
-    /// Seals the full segment and goes on with the next one, if there is one to be had.
+    /// Goes on with the next segment, if there is one to be had.
     fn turn_over(&mut self) {
-        if let Some(full) = self.segment.take() {
-            self.shared.inner.finish(&full);
-        }
+        self.leave();
         self.segment = self.shared.inner.take_segment();
+    }
+
+    /// Seals the segment, unless the upkeep thread has taken it away and does so.
+    fn leave(&mut self) {
+        if let Some(segment) = self.segment.take()
+            && segment.retire()
+        {
+            self.shared.inner.finish(&segment);
+        }
     }
 }
 
 impl Drop for SpoolWriter {
     fn drop(&mut self) {
-        if let Some(segment) = self.segment.take() {
-            self.shared.inner.finish(&segment);
-        }
+        self.leave();
     }
 }

@@ -1,0 +1,116 @@
+//! What is removed while it is in use, and what nobody writes to.
+
+use super::*;
+
+const HOUR: u64 = 3_600_000_000;
+
+fn look_after(spool: &Spool, later: u64) {
+    let inner = &spool.shared.inner;
+    inner.look_after(crate::clock::Moment::now().steady + later);
+}
+
+/// The upkeep thread makes it.
+fn wait_for_a_spare(spool: &Spool) {
+    while spool.shared.inner.catalog.lock().spare.is_none() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_directory_removed_while_it_is_used_is_made_anew_and_no_open_segment_is_lost() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..10);
+    wait_for_a_spare(&spool);
+    fs::remove_dir_all(spool.dir()).unwrap();
+    append(&mut writer, 10..20);
+    look_after(&spool, 0);
+    append(&mut writer, 20..30);
+
+    assert_eq!(read_all(&spool), ((0..30).collect(), vec![ReadEnd::Sealed, ReadEnd::Open]));
+    let [lost, new] = spool.segments()[..] else { panic!("{:?}", spool.segments()) };
+    assert!(!path_of(&spool, lost.id).exists() && path_of(&spool, new.id).exists());
+    let error = Spool::open(dir.path(), SMALL).unwrap_err();
+    assert!(matches!(error, SpoolError::Taken { .. }), "it is locked anew: {error}");
+    spool.remove(lost.id).unwrap();
+    assert_eq!((spool.status().dropped, spool.status().missing), (0, 0));
+    drop((writer, spool));
+    assert!(read_all(&open(&dir, SMALL)).0.into_iter().eq(20..30));
+}
+
+#[test]
+fn a_complete_segment_that_is_removed_unread_is_counted_and_keeps_nobody_busy() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..200);
+    let gone = spool.segments()[0].id;
+    fs::remove_file(path_of(&spool, gone)).unwrap();
+    look_after(&spool, 0);
+    assert_eq!(spool.status().missing, 1);
+    assert!(spool.segments().iter().all(|segment| segment.id != gone));
+}
+
+#[test]
+fn a_quiet_writer_keeps_no_record_that_was_read_long_ago() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..3);
+    let id = only_segment(&spool).id;
+    wait_for_a_spare(&spool);
+    look_after(&spool, 2 * HOUR);
+    assert!(only_segment(&spool).open, "it has something to be read");
+    let end = spool.read(id, 0, 9, &mut Vec::new()).unwrap().next;
+    spool.read(id, end, 9, &mut Vec::new()).unwrap();
+    look_after(&spool, HOUR / 2);
+    assert!(only_segment(&spool).open, "it is not old");
+    look_after(&spool, 2 * HOUR);
+    assert!(!only_segment(&spool).open);
+    spool.remove(id).unwrap();
+    append(&mut writer, 3..5);
+    assert_eq!(read_all(&spool), (vec![3, 4], vec![ReadEnd::Open]));
+}
+
+#[test]
+fn a_writer_loses_nothing_while_its_segments_are_taken_away() {
+    let dir = temp_dir();
+    let spool = open(&dir, SpoolOptions { segment_bytes: 64 << 10, ..SMALL });
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut writer = spool.writer();
+        let done = &done;
+        scope.spawn(move || {
+            append(&mut writer, 0..2_000);
+            done.store(true, Relaxed);
+        });
+        while !done.load(Relaxed) {
+            for segment in spool.segments().into_iter().filter(|segment| segment.open) {
+                let _ = fs::remove_file(path_of(&spool, segment.id));
+            }
+            look_after(&spool, 0);
+        }
+    });
+    let status = spool.status();
+    assert_eq!((status.dropped, status.missing, status.evicted), (0, 0, 0), "{status:?}");
+    assert!(read_all(&spool).0.into_iter().eq(0..2_000));
+}
+
+#[test]
+fn how_old_a_backlog_is_costs_one_look_at_each_segment() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 7..8);
+    let id = only_segment(&spool).id;
+    drop(writer);
+    assert_eq!(spool.status().oldest, Some(7));
+    fs::rename(path_of(&spool, id), dir.path().join("away")).unwrap();
+    spool.shared.inner.catalog.lock().reading = None;
+    assert_eq!(spool.status().oldest, Some(7), "it is not opened again");
+    fs::rename(dir.path().join("away"), path_of(&spool, id)).unwrap();
+    let end = spool.read(id, 0, 9, &mut Vec::new()).unwrap().next;
+    spool.read(id, end, 9, &mut Vec::new()).unwrap();
+    assert_eq!(spool.status().oldest, None);
+}
