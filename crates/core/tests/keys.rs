@@ -83,6 +83,13 @@ async fn replicas_that_start_at_once_make_one_admin_key() {
         let (id, role) = keys.verify(key.trim()).map(|it| (it.id, it.role)).unwrap();
         assert_eq!(role, Role::Admin);
 
+        // As a kill right behind the commit leaves it.
+        std::fs::rename(path, path.with_added_extension(id.to_string())).unwrap();
+        let dir = path.parent().unwrap();
+        let finished = keys::first_admin_key(&store.db, dir, now()).await.unwrap();
+        assert_eq!(finished.as_ref(), Some(path));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), key);
+
         // Never a second time, even when the first one is revoked.
         keys::revoke(&store.db, id.to_string(), actor(), now()).await.unwrap();
         let again = keys::first_admin_key(&store.db, dirs[0].path(), now()).await.unwrap();

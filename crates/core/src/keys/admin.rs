@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 
 use super::format::mint;
 use super::{Role, insert};
+use crate::db::api_keys::ApiKey;
 use crate::db::{Db, DbError, api_keys, list_changes};
 use crate::lists::Actor;
 
@@ -45,12 +46,13 @@ pub async fn first_admin_key(
     data_dir: &Path,
     now: DateTime<Utc>,
 ) -> Result<Option<PathBuf>, FirstKeyError> {
+    let path = data_dir.join(ADMIN_KEY_FILE);
     // Nearly every start: there are keys, and nothing is written.
-    if !db.run(|conn| api_keys::all(conn).boxed()).await?.is_empty() {
-        return Ok(None);
+    let keys = db.run(|conn| api_keys::all(conn).boxed()).await?;
+    if !keys.is_empty() {
+        return finish(&keys, &path).map_err(|cause| FirstKeyError::File { path, cause });
     }
     let minted = mint();
-    let path = data_dir.join(ADMIN_KEY_FILE);
     let beside = data_dir.join(format!("{ADMIN_KEY_FILE}.{}", minted.id));
     let failed = |cause| FirstKeyError::File { path: path.clone(), cause };
     write_private(&beside, &minted.key).map_err(failed)?;
@@ -85,6 +87,17 @@ pub async fn first_admin_key(
             Err(error.into())
         }
     }
+}
+
+/// Gives the key of a start that was killed behind its commit the name under which it is looked for.
+fn finish(keys: &[ApiKey], path: &Path) -> io::Result<Option<PathBuf>> {
+    if path.exists() {
+        return Ok(None);
+    }
+    let beside = |key: &ApiKey| path.with_added_extension(&key.id);
+    let Some(made) = keys.iter().map(beside).find(|file| file.exists()) else { return Ok(None) };
+    fs::rename(made, path)?;
+    Ok(Some(path.to_owned()))
 }
 
 fn write_private(path: &Path, key: &str) -> io::Result<()> {
