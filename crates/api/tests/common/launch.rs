@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -72,19 +72,20 @@ impl Launch {
 
     /// Starts it, and waits until it is ready.
     pub(crate) async fn start(self) -> Replica {
-        let mut replica = self.spawn();
+        let mut replica = self.begin();
         replica.ready().await;
         replica
     }
 
     /// Starts it, and waits until it listens, ready or not.
     pub(crate) async fn start_unready(self) -> Replica {
-        let mut replica = self.spawn();
+        let mut replica = self.begin();
         replica.listens().await;
         replica
     }
 
-    fn spawn(self) -> Replica {
+    /// Starts it, and does not wait for anything.
+    pub(crate) fn begin(self) -> Replica {
         let Launch { dir, variables } = self;
         let (child, said, _) = spawn(dir.path(), &variables);
         let (public, control) = (String::new(), String::new());
@@ -126,7 +127,8 @@ fn spawn(dir: &Path, variables: &BTreeMap<String, String>) -> (Child, Said, Join
 }
 
 impl Replica {
-    async fn ready(&mut self) {
+    /// Waits until it is ready, on listeners that may be elsewhere than before.
+    pub(crate) async fn ready(&mut self) {
         self.listens().await;
         eventually(PATIENCE, "it is ready", async || {
             let answer = self.client.get(format!("{}/readyz", self.control)).send().await.ok()?;
@@ -266,10 +268,20 @@ impl Replica {
     /// ready; its listeners are elsewhere now.
     pub(crate) async fn start_again(&mut self) -> Duration {
         let started = tokio::time::Instant::now();
-        let (child, said, _) = spawn(self.dir.path(), &self.variables);
-        (self.child, self.said) = (child, said);
+        self.begin_again();
         self.ready().await;
         started.elapsed()
+    }
+
+    /// Starts what has ended again, and does not wait for anything.
+    pub(crate) fn begin_again(&mut self) {
+        let (child, said, _) = spawn(self.dir.path(), &self.variables);
+        (self.child, self.said) = (child, said);
+    }
+
+    /// Where its data are.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir().join("data")
     }
 
     /// Asks it to end in good order.

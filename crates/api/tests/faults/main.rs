@@ -13,6 +13,7 @@ mod load;
 mod postgres;
 mod redis;
 mod rolling;
+mod spool;
 mod stop;
 
 use ipwarden_testbed::report::{seed, short_or_long};

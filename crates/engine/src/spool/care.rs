@@ -28,7 +28,9 @@ impl Inner {
         }
         let spare = self.drop_lost_spare();
         let (open, sealed) = self.files();
-        for (segment, since) in open {
+        // While there is no other to be had, a segment is better than none.
+        let stalled = self.stalled.load(Ordering::Relaxed);
+        for (segment, since) in open.into_iter().filter(|_| !stalled) {
             let age = Duration::from_micros(now.saturating_sub(since));
             self.turn_over(&segment, spare && age >= QUIET);
         }
