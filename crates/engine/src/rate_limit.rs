@@ -81,11 +81,29 @@ pub struct LimiterState {
     pub in_flight: usize,
     /// Takes that were decided in this process because Redis did not answer, since the start.
     pub fallbacks: u64,
-    /// How often Redis was lost, since the start: each loss and each return may admit
-    /// max(limit, live replicas) more per client.
+    /// How often Redis was lost, since the start.
     pub losses: u64,
+    /// How often it came back.
+    pub returns: u64,
+    /// How often a connection broke and was made again without Redis counting as lost; it may
+    /// have been restarted meanwhile, and empty.
+    pub interruptions: u64,
     /// Replicas believed to live, this one included.
     pub live_replicas: u32,
+    /// The most that were believed to live at one time.
+    pub most_live_replicas: u32,
+}
+
+impl LimiterState {
+    /// How much more than a quota of this limit one client may have been admitted over all
+    /// replicas, since the start, because of what befell Redis as this replica saw it.
+    ///
+    /// Each loss, return and emptying may admit max(limit, live replicas) more. A bound, not a
+    /// count. What it cannot see: an emptying by an operator, which leaves connections alone.
+    pub fn extra_admissions_possible(&self, limit: u32) -> u64 {
+        let each = u64::from(limit.max(self.most_live_replicas));
+        (self.losses + self.returns + self.interruptions) * each
+    }
 }
 
 impl Limiter {

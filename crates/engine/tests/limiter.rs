@@ -7,5 +7,6 @@ mod limiter {
     mod failure;
     mod in_process;
     mod on_redis;
+    mod schedules;
     mod topologies;
 }

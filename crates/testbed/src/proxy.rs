@@ -1,5 +1,5 @@
 //! A TCP proxy in front of a server: adds latency, holds traffic back without a reset, cuts
-//! connections.
+//! connections, and loses answers with them.
 //!
 //! It runs on threads of its own, so that it keeps its pace whatever the runtime of a test does. What
 //! it deliberately does not do: lose bytes of a connection that goes on, which TCP does not either.
@@ -26,7 +26,8 @@ struct Shared {
     weather: Mutex<Weather>,
     changed: Condvar,
     streams: Mutex<Vec<TcpStream>>,
-    accepted: AtomicU64,
+    accepted: Mutex<Vec<Instant>>,
+    lost: AtomicU64,
 }
 
 /// How the way to the server is just now.
@@ -36,6 +37,8 @@ struct Weather {
     latency: Duration,
     /// Nothing passes, in either direction.
     held: bool,
+    /// Connections made before so many others lose their next answer.
+    losing: usize,
     ended: bool,
 }
 
@@ -52,7 +55,8 @@ impl Proxy {
             weather: Mutex::default(),
             changed: Condvar::new(),
             streams: Mutex::default(),
-            accepted: AtomicU64::new(0),
+            accepted: Mutex::default(),
+            lost: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || accept(&accepting, &listener));
@@ -87,9 +91,26 @@ impl Proxy {
         }
     }
 
+    /// Has the server's next answer on each connection that is open now get lost, and the connection
+    /// cut with it: the server has done what it was asked, and nobody hears of it.
+    pub fn lose_answers(&self) {
+        let made = lock(&self.shared.accepted).len();
+        self.change(|weather| weather.losing = made);
+    }
+
+    /// Answers that were lost so.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
     /// Connections that were made to it since it started.
     pub fn accepted(&self) -> u64 {
-        self.shared.accepted.load(Ordering::Relaxed)
+        lock(&self.shared.accepted).len() as u64
+    }
+
+    /// When each of them was made.
+    pub fn accepted_at(&self) -> Vec<Instant> {
+        lock(&self.shared.accepted).clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut Weather)) {
@@ -113,23 +134,42 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             return;
         }
         let Ok(client) = client else { continue };
-        shared.accepted.fetch_add(1, Ordering::Relaxed);
+        let number = {
+            let mut accepted = lock(&shared.accepted);
+            accepted.push(now());
+            accepted.len()
+        };
         // A server that is away closes the connection, as its own port would have refused it.
         let Ok(server) = TcpStream::connect(shared.server) else { continue };
-        if let Err(error) = join(shared, client, server) {
+        if let Err(error) = join(shared, number, client, server) {
             eprintln!("proxy to {}: {error}", shared.server);
         }
     }
 }
 
-fn join(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) -> std::io::Result<()> {
+fn join(
+    shared: &Arc<Shared>,
+    number: usize,
+    client: TcpStream,
+    server: TcpStream,
+) -> std::io::Result<()> {
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
         lock(&shared.streams).push(stream.try_clone()?);
     }
-    pump(shared, client.try_clone()?, server.try_clone()?, |_| Duration::ZERO);
-    pump(shared, server, client, |weather| weather.latency);
+    pump(shared, client.try_clone()?, server.try_clone()?, |_| Pass::After(Duration::ZERO));
+    pump(shared, server, client, move |weather| match number <= weather.losing {
+        true => Pass::Never,
+        false => Pass::After(weather.latency),
+    });
     Ok(())
+}
+
+/// What becomes of what was read.
+enum Pass {
+    After(Duration),
+    /// It is lost, and the connection with it.
+    Never,
 }
 
 /// What was read, and when.
@@ -140,12 +180,12 @@ fn pump(
     shared: &Arc<Shared>,
     from: TcpStream,
     to: TcpStream,
-    latency: impl Fn(&Weather) -> Duration + Send + 'static,
+    pass: impl Fn(&Weather) -> Pass + Send + 'static,
 ) {
     let (sender, receiver) = channel();
     std::thread::spawn(move || read(from, &sender));
     let shared = Arc::clone(shared);
-    std::thread::spawn(move || write(&shared, to, &receiver, latency));
+    std::thread::spawn(move || write(&shared, to, &receiver, pass));
 }
 
 fn read(mut from: TcpStream, sender: &Sender<Chunk>) {
@@ -161,10 +201,10 @@ fn write(
     shared: &Shared,
     mut to: TcpStream,
     receiver: &Receiver<Chunk>,
-    latency: impl Fn(&Weather) -> Duration,
+    pass: impl Fn(&Weather) -> Pass,
 ) {
     while let Ok((read, bytes)) = receiver.recv() {
-        if !shared.wait(read, &latency) || to.write_all(&bytes).is_err() {
+        if !shared.wait(read, &pass) || to.write_all(&bytes).is_err() {
             break;
         }
     }
@@ -173,14 +213,18 @@ fn write(
 }
 
 impl Shared {
-    /// Waits until what was read then may pass; `false` when the proxy has ended.
-    fn wait(&self, read: Instant, latency: impl Fn(&Weather) -> Duration) -> bool {
+    /// Waits until what was read then may pass; `false` when it never will.
+    fn wait(&self, read: Instant, pass: impl Fn(&Weather) -> Pass) -> bool {
         let mut weather = lock(&self.weather);
         loop {
             if weather.ended {
                 return false;
             }
-            let rest = (read + latency(&weather)).saturating_duration_since(now());
+            let Pass::After(latency) = pass(&weather) else {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return false;
+            };
+            let rest = (read + latency).saturating_duration_since(now());
             if !weather.held && rest.is_zero() {
                 return true;
             }
@@ -247,6 +291,13 @@ mod tests {
         proxy.cut();
         ask(&mut stream).unwrap_err();
         ask(&mut TcpStream::connect(proxy.address()).unwrap()).unwrap();
-        assert_eq!(proxy.accepted(), 2);
+        assert_eq!((proxy.accepted(), proxy.accepted_at().len()), (2, 2));
+
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        ask(&mut stream).unwrap();
+        proxy.lose_answers();
+        ask(&mut stream).unwrap_err();
+        assert_eq!(proxy.lost(), 1);
+        ask(&mut TcpStream::connect(proxy.address()).unwrap()).expect("a new one answers");
     }
 }

@@ -63,6 +63,11 @@ impl RedisServer {
         self.own.as_ref()?.pid()
     }
 
+    /// What a private server says to one command, written as on a terminal.
+    pub fn ask(&self, command: &str) -> anyhow::Result<String> {
+        Ok(ask(self.private()?.port(), command)?)
+    }
+
     /// Kills a private server; its port refuses connections afterwards.
     pub fn stop(&self) -> anyhow::Result<()> {
         self.private()?.stop()

@@ -234,6 +234,10 @@ impl Private {
         Ok(std::fs::read_to_string(self.launch.directory.join("log"))?)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.launch.port
+    }
+
     pub(crate) fn pid(&self) -> Option<u32> {
         self.running().as_ref().map(|watched| watched.pid)
     }

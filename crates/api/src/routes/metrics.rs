@@ -3,6 +3,7 @@
 use actix_web::{HttpResponse, web};
 use ipwarden_core::context::Context;
 use ipwarden_core::health;
+use ipwarden_engine::quota::Quota;
 use ipwarden_engine::rate_limit::BreakerState;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -12,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::error::ApiError;
 
-type Label = [(&'static str, &'static str); 1];
+type Label = [(&'static str, String); 1];
 
 /// The counters live with what they count; a scrape copies them.
 pub(crate) async fn metrics(context: web::Data<Context>) -> Result<HttpResponse, ApiError> {
@@ -70,6 +71,20 @@ fn registry(context: &Context) -> Registry {
     counter(&mut all, "limiter_evictions", "Quotas forgotten for memory", limiter.evictions);
     counter(&mut all, "limiter_fallbacks", "Decisions without Redis", limiter.fallbacks);
     counter(&mut all, "redis_losses", "Times that Redis was lost", limiter.losses);
+    let (returns, again) = (limiter.returns, limiter.interruptions);
+    counter(&mut all, "redis_returns", "Times that Redis came back", returns);
+    counter(&mut all, "redis_interruptions", "Connections to Redis made anew at once", again);
+    counters(
+        &mut all,
+        "extra_admissions_possible",
+        "What the loss, return and restart of Redis may have admitted each client beyond its quota",
+        "policy",
+        &limits(context)
+            .map(|(policy, limit)| (policy, limiter.extra_admissions_possible(limit)))
+            .collect::<Vec<_>>(),
+    );
+    let in_flight = limiter.in_flight as u64;
+    gauge(&mut all, "redis_commands_in_flight", "Quota questions on their way", in_flight);
     gauge(&mut all, "live_replicas", "Replicas that live", limiter.live_replicas.into());
     let open = limiter.breaker.is_some_and(|state| state != BreakerState::Closed);
     gauge(&mut all, "redis_breaker_open", "Whether Redis is not asked", open.into());
@@ -85,6 +100,19 @@ fn registry(context: &Context) -> Registry {
     all
 }
 
+/// The quota policies by the names that header fields give them, with their largest limit.
+fn limits(context: &Context) -> impl Iterator<Item = (&str, u32)> {
+    let defaults = [
+        ("anonymous", Quota::ANONYMOUS),
+        ("authenticated", Quota::AUTHENTICATED),
+        ("proxy", Quota::PROXY),
+    ];
+    let own = context.config.quotas.iter().map(|policy| {
+        (policy.name.as_str(), policy.anonymous.limit.max(policy.authenticated.limit))
+    });
+    defaults.map(|(name, quota)| (name, quota.limit)).into_iter().chain(own)
+}
+
 fn counter(all: &mut Registry, name: &str, help: &str, value: u64) {
     let counter: Counter = Counter::default();
     counter.inc_by(value);
@@ -96,11 +124,11 @@ fn counters(
     name: &str,
     help: &str,
     label: &'static str,
-    values: &[(&'static str, u64)],
+    values: &[(&str, u64)],
 ) {
     let family = Family::<Label, Counter>::default();
     for (which, value) in values {
-        family.get_or_create(&[(label, *which)]).inc_by(*value);
+        family.get_or_create(&[(label, (*which).to_owned())]).inc_by(*value);
     }
     all.register(name, help, family);
 }

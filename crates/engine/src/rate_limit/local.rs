@@ -57,6 +57,7 @@ pub struct Local {
     /// Shared by all shards: the high bits of a hash choose the shard, the rest the place in it.
     hasher: RandomState,
     live_replicas: AtomicU32,
+    most_live_replicas: AtomicU32,
     shared_takes: AtomicU64,
 }
 
@@ -73,7 +74,13 @@ impl Local {
         let shards = (0..count)
             .map(|_| Padded(Mutex::new(Shard::new(options.max_bytes / count, hasher.clone()))))
             .collect();
-        Local { shards, hasher, live_replicas: AtomicU32::new(1), shared_takes: AtomicU64::new(0) }
+        Local {
+            shards,
+            hasher,
+            live_replicas: AtomicU32::new(1),
+            most_live_replicas: AtomicU32::new(1),
+            shared_takes: AtomicU64::new(0),
+        }
     }
 
     /// Takes one request from this replica's share of the quota, if any is left.
@@ -140,6 +147,7 @@ impl Local {
     /// Says how many replicas live, this one included; 0 counts as 1.
     pub fn set_live_replicas(&self, live: u32) {
         self.live_replicas.store(live.max(1), Ordering::Relaxed);
+        self.most_live_replicas.fetch_max(live, Ordering::Relaxed);
     }
 
     /// How many logs there are and what they cost.
@@ -147,6 +155,7 @@ impl Local {
         let mut state = LimiterState {
             shared_takes: self.shared_takes.load(Ordering::Relaxed),
             live_replicas: self.live_replicas.load(Ordering::Relaxed),
+            most_live_replicas: self.most_live_replicas.load(Ordering::Relaxed),
             ..LimiterState::default()
         };
         for Padded(shard) in &self.shards {

@@ -79,6 +79,7 @@ pub struct Redis {
     breaker: Arc<Breaker>,
     turns: Arc<Semaphore>,
     fallbacks: AtomicU64,
+    interruptions: AtomicU64,
 }
 
 impl Redis {
@@ -91,6 +92,7 @@ impl Redis {
             breaker: Arc::new(Breaker::new()),
             turns: Arc::new(Semaphore::new(options.most_in_flight.max(1))),
             fallbacks: AtomicU64::new(0),
+            interruptions: AtomicU64::new(0),
         }
     }
 
@@ -106,6 +108,8 @@ impl Redis {
             in_flight: self.options.most_in_flight.max(1) - self.turns.available_permits(),
             fallbacks: self.fallbacks.load(Ordering::Relaxed),
             losses: self.breaker.era(),
+            returns: self.breaker.returns(),
+            interruptions: self.interruptions.load(Ordering::Relaxed),
             ..self.local.state()
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::quota::Quota;
 use ipwarden_engine::rate_limit::{BreakerState, Limiter, RedisOptions, WorkerLimiter};
+use ipwarden_testbed::proxy::Proxy;
 
 use super::bench::{address, numbered, on_redis};
 
@@ -164,4 +165,70 @@ async fn those_who_wait_for_a_turn_are_let_go_when_redis_is_lost() {
     assert_eq!(all.expect("nobody waits for a turn that never comes").len(), 400);
     assert_eq!(limiter.state().fallbacks, 400);
     server.thaw().unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_redis_is_tried_seldom_and_at_irregular_times() {
+    let server = ipwarden_testbed::redis_private().unwrap();
+    let proxy = Proxy::to(server.url().strip_prefix("redis://").unwrap().parse().unwrap()).unwrap();
+    let limiter = on_redis(&format!("redis://{}", proxy.address()), impatient());
+    let worker = limiter.worker();
+    assert_eq!(admitted(&worker, 1, 1).await, 1);
+    proxy.hold();
+    assert_eq!(admitted(&worker, 2, 10).await, 5);
+    let tried = async {
+        while proxy.accepted() < 10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), tried).await.expect("it is tried again");
+    let at = proxy.accepted_at();
+    for eleven in at.windows(11) {
+        assert!(eleven[10] - eleven[0] >= Duration::from_secs(1), "eleven in a second: {at:?}");
+    }
+    // From where the pause grows no more.
+    let gaps: Vec<Duration> = at[4..].windows(2).map(|two| two[1] - two[0]).collect();
+    let (shortest, longest) = (gaps.iter().min().unwrap(), gaps.iter().max().unwrap());
+    assert!(*longest - *shortest > Duration::from_millis(30), "in step: {gaps:?}");
+    proxy.release();
+    until(&limiter, BreakerState::Closed).await;
+}
+
+#[tokio::test]
+async fn what_a_loss_and_a_return_may_have_admitted_more_is_told() {
+    let server = ipwarden_testbed::redis_private().unwrap();
+    let limiter = on_redis(server.url(), impatient());
+    let worker = limiter.worker();
+    assert_eq!(admitted(&worker, 1, 1).await, 1);
+    assert_eq!(limiter.state().extra_admissions_possible(5), 0);
+    limiter.set_live_replicas(8);
+    server.stop().unwrap();
+    assert_eq!(admitted(&worker, 2, 10).await, 1);
+    until(&limiter, BreakerState::Open).await;
+    let lost = limiter.state();
+    assert_eq!((lost.losses, lost.returns), (1, 0));
+    assert_eq!(lost.extra_admissions_possible(5), 8, "of eight replicas one each");
+    assert_eq!(lost.extra_admissions_possible(10), 10);
+    limiter.set_live_replicas(4);
+    server.start().unwrap();
+    until(&limiter, BreakerState::Closed).await;
+    let back = limiter.state();
+    assert_eq!((back.losses, back.returns, back.most_live_replicas), (1, 1, 8));
+    assert_eq!(back.extra_admissions_possible(5), 16, "it does not fall with the replicas");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_and_is_made_again_is_told_of() {
+    let server = ipwarden_testbed::redis_private().unwrap();
+    let proxy = Proxy::to(server.url().strip_prefix("redis://").unwrap().parse().unwrap()).unwrap();
+    let limiter = on_redis(&format!("redis://{}", proxy.address()), impatient());
+    let worker = limiter.worker();
+    assert_eq!(admitted(&worker, 1, 1).await, 1);
+    proxy.lose_answers();
+    // Redis has counted the first of these, and this replica as well.
+    assert_eq!(admitted(&worker, 2, 10).await, 5);
+    let state = limiter.state();
+    assert_eq!((state.losses, state.interruptions, state.fallbacks), (0, 1, 1));
+    assert_eq!(state.extra_admissions_possible(5), 5);
+    assert_eq!(state.in_flight, 0);
 }

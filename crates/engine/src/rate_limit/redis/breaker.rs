@@ -34,6 +34,8 @@ pub(super) struct Breaker {
     misses: AtomicU32,
     /// Counts how often it opened. A connection from before is not used after.
     era: AtomicU64,
+    /// Counts how often it closed again.
+    returns: AtomicU64,
     /// Wakes those who wait for a turn when it opens.
     opened: Notify,
     probing: AtomicBool,
@@ -51,6 +53,7 @@ impl Breaker {
             state: AtomicU8::new(BreakerState::Closed as u8),
             misses: AtomicU32::new(0),
             era: AtomicU64::new(0),
+            returns: AtomicU64::new(0),
             opened: Notify::new(),
             probing: AtomicBool::new(false),
             attempts: Mutex::new(VecDeque::with_capacity(ATTEMPTS_PER_SECOND)),
@@ -73,6 +76,10 @@ impl Breaker {
     #[inline]
     pub(super) fn era(&self) -> u64 {
         self.era.load(Ordering::Acquire)
+    }
+
+    pub(super) fn returns(&self) -> u64 {
+        self.returns.load(Ordering::Relaxed)
     }
 
     /// A command was answered in time.
@@ -140,6 +147,7 @@ impl Probing {
     /// Redis answered the probe.
     pub(super) fn close(self) {
         self.0.misses.store(0, Ordering::Relaxed);
+        self.0.returns.fetch_add(1, Ordering::Relaxed);
         self.0.state.store(BreakerState::Closed as u8, Ordering::Release);
     }
 }
@@ -182,7 +190,7 @@ mod tests {
         assert!(breaker.is_closed());
         assert!(!breaker.missed() && !breaker.missed(), "misses begin anew");
         assert!(breaker.missed());
-        assert_eq!(breaker.era(), 2);
+        assert_eq!((breaker.era(), breaker.returns()), (2, 1));
     }
 
     #[test]

@@ -36,6 +36,8 @@ struct Link {
     line: Option<Line>,
     /// Whether one was tried: the first is made at once, others not too often.
     was_tried: bool,
+    /// The era in which the last one broke.
+    broken_in: Option<u64>,
 }
 
 /// A connection in use.
@@ -130,7 +132,12 @@ impl RedisWorker {
         }
         let era = breaker.era();
         match url.connect(options.connect_patience).await {
-            Ok(connection) => Some(self.keep(connection, era)),
+            Ok(connection) => {
+                if self.link.lock().broken_in == Some(era) {
+                    self.redis.interruptions.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(self.keep(connection, era))
+            }
             Err(error) => {
                 if breaker.open() {
                     self.opened(&error);
@@ -166,13 +173,18 @@ impl RedisWorker {
 
     fn keep(&self, connection: RedisConnection, era: u64) -> Line {
         let line = Line { connection, era, answers: Arc::default() };
-        *self.link.lock() = Link { line: Some(line.clone()), was_tried: true };
+        let link = Link { line: Some(line.clone()), was_tried: true, broken_in: None };
+        *self.link.lock() = link;
         line
     }
 
     /// Lets go of this connection, if it is still the one in use.
     fn give_up(&self, line: &Line) {
-        self.link.lock().line.take_if(|present| Arc::ptr_eq(&present.answers, &line.answers));
+        let mut link = self.link.lock();
+        let is_in_use = |present: &mut Line| Arc::ptr_eq(&present.answers, &line.answers);
+        if link.line.take_if(is_in_use).is_some() {
+            link.broken_in = Some(line.era);
+        }
     }
 
     /// Waits on for an answer that came too late for its request, and keeps its turn until then:
