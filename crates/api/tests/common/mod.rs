@@ -4,6 +4,7 @@
 
 mod launch;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,6 +159,20 @@ impl Bed {
             }
         })
         .await;
+    }
+
+    /// Where the public listeners are.
+    pub(crate) fn public_addresses(&self) -> Vec<SocketAddr> {
+        self.replicas.iter().map(Replica::public_address).collect()
+    }
+
+    /// A figure in `/metrics` of all replicas together.
+    pub(crate) async fn sum(&self, metric: &str) -> u64 {
+        let mut sum = 0;
+        for replica in &self.replicas {
+            sum += u64::try_from(replica.metric(metric).await).unwrap();
+        }
+        sum
     }
 
     /// Rows of the request log.

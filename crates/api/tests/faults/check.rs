@@ -1,6 +1,7 @@
 //! The offline checker: answers given against records stored.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -90,6 +91,38 @@ pub(crate) async fn each_is_logged_once(
     let twice: Vec<_> = logged.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "more than once in the log: {twice:?}");
     (took, logged.len() - references.len())
+}
+
+/// How many requests of each client were admitted.
+pub(crate) fn admitted(shots: &[Shot]) -> HashMap<Ipv4Addr, u64> {
+    most_within(shots, Duration::MAX)
+}
+
+/// How many of each client were admitted within one span of this length, at most: from before the
+/// first of them was sent until after the last was answered, so that none is counted that a faster
+/// clock might have left out.
+pub(crate) fn most_within(shots: &[Shot], span: Duration) -> HashMap<Ipv4Addr, u64> {
+    let mut admissions: HashMap<Ipv4Addr, Vec<&Shot>> = HashMap::new();
+    for shot in shots {
+        let of_client = admissions.entry(shot.client).or_default();
+        if matches!(shot.outcome, Outcome::Answered { status: 200, .. }) {
+            of_client.push(shot);
+        }
+    }
+    let most = |mut admitted: Vec<&Shot>| {
+        admitted.sort_by_key(|shot| shot.sent);
+        let (mut first, mut most) = (0, 0);
+        for (last, shot) in admitted.iter().enumerate() {
+            while (shot.sent + shot.took).duration_since(admitted[first].sent) >= span
+                && first < last
+            {
+                first += 1;
+            }
+            most = most.max(last - first + 1);
+        }
+        most as u64
+    };
+    admissions.into_iter().map(|(client, admitted)| (client, most(admitted))).collect()
 }
 
 /// The time below which this share of them is, in hundredths; zero if there are none.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -59,6 +59,14 @@ struct Course {
 pub(crate) fn anybody() -> Who {
     let network = Ipv4Addr::new(198, 18, 0, 0).to_bits();
     Arc::new(move |rng| Ipv4Addr::from_bits(network | rng.u32(0..1 << 17)))
+}
+
+/// Clients one after the other from this address on; each asks so many times in a row.
+pub(crate) fn sweep(first: Ipv4Addr, times: u32) -> Who {
+    let asked = AtomicU32::new(0);
+    Arc::new(move |_| {
+        Ipv4Addr::from_bits(first.to_bits() + asked.fetch_add(1, Ordering::Relaxed) / times)
+    })
 }
 
 /// Requests of these clients only.
@@ -156,7 +164,14 @@ async fn ask_on(
     }
 }
 
-type Line = BufReader<TcpStream>;
+/// A connection to a replica.
+pub(crate) type Line = BufReader<TcpStream>;
+
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<Line> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(BufReader::new(stream))
+}
 
 async fn ask(
     line: &mut Option<Line>,
@@ -166,11 +181,8 @@ async fn ask(
 ) -> Outcome {
     let mut open = match line.take() {
         Some(open) => open,
-        None => match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true).expect("a TCP socket");
-                BufReader::new(stream)
-            }
+        None => match connect(address).await {
+            Ok(line) => line,
             Err(_) => return Outcome::Unsent,
         },
     };
@@ -186,20 +198,31 @@ async fn ask(
     }
 }
 
-struct Answer {
-    status: u16,
-    reference: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) reference: String,
+    /// In seconds, if it was named.
+    pub(crate) retry_after: Option<u64>,
     /// The server closes the connection behind it.
-    last: bool,
+    pub(crate) last: bool,
     /// All of the body came, too.
-    whole: bool,
+    pub(crate) whole: bool,
+}
+
+/// A request of this client, as it is sent.
+pub(crate) fn request_of(client: Ipv4Addr, path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\nX-Forwarded-For: {client}\r\n\r\n"
+    )
 }
 
 async fn exchange(line: &mut Line, path: &str, client: Ipv4Addr) -> io::Result<Answer> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\nX-Forwarded-For: {client}\r\n\r\n"
-    );
-    line.get_mut().write_all(request.as_bytes()).await?;
+    line.get_mut().write_all(request_of(client, path).as_bytes()).await?;
+    receive(line).await
+}
+
+/// The next answer on this connection.
+pub(crate) async fn receive(line: &mut Line) -> io::Result<Answer> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if line.read_line(&mut head).await? == 0 {
@@ -212,9 +235,11 @@ async fn exchange(line: &mut Line, path: &str, client: Ipv4Addr) -> io::Result<A
     };
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let length: usize = field("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let retry_after = field("retry-after").and_then(|text| text.parse().ok());
     let reference = field("x-ipwarden-reference").unwrap_or_default().to_owned();
     let last = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     // With its head the request is answered, whether or not the rest arrives.
     let whole = line.read_exact(&mut vec![0; length]).await.is_ok();
-    Ok(Answer { status: status.ok_or(io::ErrorKind::InvalidData)?, reference, last, whole })
+    let status = status.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answer { status, reference, retry_after, last, whole })
 }

@@ -8,10 +8,13 @@ mod common;
 
 mod blocks;
 mod check;
+mod clock;
 mod kill;
 mod load;
 mod postgres;
+mod quotas;
 mod redis;
+mod redis_emptied;
 mod rolling;
 mod spool;
 mod stop;
