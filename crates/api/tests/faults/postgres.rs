@@ -2,6 +2,10 @@
 //! the path of a request, and nothing that was answered is lost or stored twice.
 
 mod away;
+mod connections;
+mod disk;
+mod overflow;
+mod pooler;
 mod start;
 
 use std::collections::HashMap;
