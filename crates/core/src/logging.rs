@@ -35,7 +35,7 @@ pub fn start(log: &Log) {
 /// `actix_http` has an error for every request that is no HTTP: strangers would write our log.
 fn directives(level: &str) -> String {
     match level {
-        "info" => "info,actix_http=off,actix_server=warn,tokio_cron_scheduler=warn".to_owned(),
+        "info" => "info,actix_http=off,actix_server=warn".to_owned(),
         asked => asked.to_owned(),
     }
 }

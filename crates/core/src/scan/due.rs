@@ -18,7 +18,8 @@ pub struct Due {
     pub window: Window,
     /// Why.
     pub reason: Reason,
-    /// The touched hours that are settled when this window is judged, as the last that they reach.
+    /// The touched hours that are settled when this window is judged: the last that they reach and
+    /// that is not due anyway.
     pub settles: Vec<TouchedHour>,
 }
 
@@ -81,7 +82,12 @@ impl Agenda {
             let reached = Window::of(row.hour + WINDOW + span - TimeDelta::microseconds(1));
             let last = reached.min(newest);
             self.add_all(first, last, Reason::Touched);
-            if let Some(due) = self.0.get_mut(&last) {
+            // What is due by schedule will be judged whatever happens to this run, so the row need not
+            // wait for it, and a killed run has nothing to do twice.
+            let reached = self.0.range(first..).take_while(|(window, _)| **window <= last);
+            let settling = reached.filter(|(_, due)| due.reason != Reason::Schedule).last();
+            let settling = settling.map_or(first, |(window, _)| *window);
+            if let Some(due) = self.0.get_mut(&settling) {
                 due.settles.push(row);
             }
         }
@@ -193,6 +199,20 @@ mod tests {
         assert_eq!(
             shown(agenda),
             ["08 Touched 0", "09 Touched 1", "10 Schedule 0", "11 Schedule 1"]
+        );
+    }
+
+    #[test]
+    fn a_missed_hour_is_settled_by_itself_and_not_by_the_next() {
+        let last = Some(Window::of(at("07:00:00")));
+        let agenda = Agenda::scheduled(last, at("11:00:10")).touched(
+            vec![touched("07:00:00"), touched("08:00:00"), touched("09:00:00")],
+            TimeDelta::hours(1),
+            at("11:00:10"),
+        );
+        assert_eq!(
+            shown(agenda),
+            ["07 Touched 1", "08 Schedule 1", "09 Schedule 1", "10 Schedule 0"]
         );
     }
 
