@@ -14,6 +14,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
@@ -29,6 +30,7 @@ mod copy;
 mod follow;
 mod held;
 mod hints;
+mod impatient;
 mod news;
 #[cfg(test)]
 mod tests;
@@ -108,6 +110,8 @@ pub struct Feeder {
     /// The version that `held` is at, or beyond when a step was cut short: changes may be taken in
     /// twice. `None` when everything has to be loaded.
     version: Option<i64>,
+    /// What building the lists took the last time; nothing if there was nothing to build.
+    built_in: Duration,
     status: watch::Sender<Status>,
     keys: watch::Sender<i64>,
     nudge: Arc<Notify>,
@@ -148,6 +152,7 @@ impl Feeder {
             copy: Copy::new(copy),
             held: Arc::default(),
             version: None,
+            built_in: Duration::ZERO,
             status: watch::Sender::new(none),
             keys: watch::Sender::new(0),
             nudge: Arc::default(),
@@ -205,8 +210,7 @@ impl Feeder {
     async fn ask(&self, now: Moment) -> Result<Answer, DbError> {
         let (version, now) = (self.version, date(now));
         if let Some(version) = version {
-            let asked = self.db.run(move |conn| news::since(conn, version, now).boxed());
-            if let Some(answer) = asked.await? {
+            if let Some(answer) = impatient::since(&self.db, version, now).await? {
                 return Ok(answer);
             }
             tracing::info!(version, "the changes do not follow on: loading the lists whole");
@@ -220,16 +224,18 @@ impl Feeder {
         let (version, keys, whole) = (news.version, news.keys, self.version.is_none());
         let held = self.held.clone();
         let built = tokio::task::spawn_blocking(move || {
-            let mut held = held.lock();
+            let (mut held, began) = (held.lock(), Moment::now());
             let changed = held.apply(news);
-            ((changed || whole).then(|| held.lists(version)), held.counts())
+            let lists = (changed || whole).then(|| held.lists(version));
+            let built_in = Duration::from_micros(Moment::now().steady - began.steady);
+            (lists, held.counts(), built_in)
         });
-        let Ok((lists, (blocked, allowed))) = built.await else {
+        let Ok((lists, (blocked, allowed), built_in)) = built.await else {
             tracing::error!("building the lists was cut short; they are loaded whole");
             self.version = None;
             return false;
         };
-        self.version = Some(version);
+        (self.version, self.built_in) = (Some(version), built_in);
         let fresh = lists.is_some();
         if let Some(lists) = lists {
             (self.publish)(lists);

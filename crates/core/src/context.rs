@@ -35,6 +35,9 @@ use crate::redis::RedisPool;
 const GEO_LOOK: Duration = Duration::from_secs(5);
 /// How often a node says that it lives; it counts as dead after three missed beats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for what runs beside the requests: it may be waiting for a store
+/// that does not answer.
+const WIND_UP: Duration = Duration::from_secs(2);
 /// How long the end of the process waits for a store that does not answer. The log stays in the spool.
 const LAST_SHIPMENT: Duration = Duration::from_secs(4);
 
@@ -208,7 +211,9 @@ impl Context {
     pub async fn shutdown(&self) {
         self.begin_shutdown();
         self.stop.cancel();
-        self.tasks.wait().await;
+        if tokio::time::timeout(WIND_UP, self.tasks.wait()).await.is_err() {
+            tracing::debug!("something waits for the store; it ends with the process");
+        }
         let shipping = self.recorder.ship_all(date(Moment::now()));
         match tokio::time::timeout(LAST_SHIPMENT, shipping).await {
             Ok(Ok(records)) => tracing::debug!(records, "the log is shipped"),

@@ -21,11 +21,11 @@ const DISTRUST: Duration = Duration::from_secs(5);
 /// How often the store's clock is compared with ours.
 const COMPARE_CLOCKS: Duration = Duration::from_secs(5);
 /// A comparison over a longer round trip says too little.
-const LONGEST_TRIP: u64 = 500_000;
-/// After new lists rest for this many times what they cost, so that a flood of changes to a long list
-/// takes a share of a core and not all of it.
-const REST: u64 = 3;
-const LONGEST_REST: u64 = 500_000;
+const LONGEST_TRIP: Duration = Duration::from_millis(500);
+/// After new lists rest for this many times what building them took, so that a flood of changes to a long
+/// list takes a share of a core and not all of it. Waiting for the store takes nothing of any core.
+const REST: u32 = 3;
+const LONGEST_REST: Duration = Duration::from_millis(500);
 
 impl Feeder {
     /// Puts into force what there is: the copy on disk at once, then what the store says. To be
@@ -67,10 +67,8 @@ impl Feeder {
         loop {
             // Before the question, so that whatever is committed after it is noticed.
             eye.look(&self.db).await;
-            let start = Moment::now();
             if self.step(&mut compared).await {
-                let cost = Moment::now().steady - start.steady;
-                sleep(Duration::from_micros((cost * REST).min(LONGEST_REST))).await;
+                sleep((self.built_in * REST).min(LONGEST_REST)).await;
             }
             self.wait_for_a_reason(&mut eye).await;
         }
@@ -78,15 +76,16 @@ impl Feeder {
 
     /// Asks the store once, its clock now and then; says whether there was anything new.
     async fn step(&mut self, compared: &mut Option<Moment>) -> bool {
+        let Ok(fresh) = self.refresh(Moment::now()).await else { return false };
         let now = Moment::now();
         if compared.is_none_or(|at| since(at, now) >= COMPARE_CLOCKS) {
-            if let Err(error) = self.compare_clocks(now).await {
-                self.admit_trouble(&error);
-                return false;
+            // A store that has just answered; if it fails now, that is no trouble of the lists.
+            match self.compare_clocks(now).await {
+                Ok(()) => *compared = Some(now),
+                Err(error) => tracing::debug!(%error, "the clocks are compared with the next step"),
             }
-            *compared = Some(now);
         }
-        self.refresh(Moment::now()).await.unwrap_or(false)
+        fresh
     }
 
     /// Returns when it is time to ask the store.
@@ -108,13 +107,14 @@ impl Feeder {
 
     /// Finds out what the store's clock shows: the embedded store's is this machine's.
     async fn compare_clocks(&self, before: Moment) -> Result<(), DbError> {
-        let store_now = self.db.clock(date(before)).await?.timestamp_micros();
+        let hasty = self.db.with_timeout(LONGEST_TRIP);
+        let store_now = hasty.clock(date(before)).await?.timestamp_micros();
         if self.db.is_sqlite() {
             (self.set_clock)(store_now, before);
             return Ok(());
         }
         let trip = Moment::now().steady - before.steady;
-        if trip <= LONGEST_TRIP {
+        if Duration::from_micros(trip) <= LONGEST_TRIP {
             let wall = before.wall + trip.cast_signed() / 2;
             (self.set_clock)(store_now, Moment { wall, steady: before.steady + trip / 2 });
         }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use ipwarden_testbed::proxy::Proxy;
 use tokio::time::timeout;
 
 use super::*;
@@ -24,6 +25,34 @@ async fn a_store_that_was_set_back_is_loaded_whole() {
     set(&db, "update list_version set version = 3").await;
     assert!(feeder.refresh(Moment::now()).await.unwrap());
     assert_eq!(feeder.feed().status().borrow().version, 3);
+}
+
+#[tokio::test]
+async fn connections_that_lead_nowhere_do_not_hold_up_what_changed() {
+    let database = ipwarden_testbed::postgres_database().unwrap();
+    let (rest, name) = database.url().rsplit_once('/').unwrap();
+    let (user, server) = rest.rsplit_once('@').unwrap();
+    let proxy = Proxy::to(server.parse().unwrap()).unwrap();
+    let db = Db::postgres(&format!("{user}@{}/{name}", proxy.address()), 4).unwrap();
+    db.migrate().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut feeder = Feeder::new(db.clone(), dir.path().join(COPY), |_| (), |_, _| ());
+    feeder.refresh(Moment::now()).await.unwrap();
+    // Three in the pool; each of them is given three seconds to show that it is alive.
+    let sleeping = [(); 3].map(|()| db.run(|conn| conn.batch("select pg_sleep(0.2)").boxed()));
+    futures_util::future::try_join_all(sleeping).await.unwrap();
+    let before = proxy.accepted();
+    assert!(before >= 3, "{before}");
+
+    proxy.strand();
+    let direct = Db::postgres(database.url(), 1).unwrap();
+    let change = "update list_version set version = version + 1; insert into list_changes \
+        (version, list, op, network, at) select version, 'keys', 'set', null, now() from list_version";
+    direct.run(move |conn| conn.batch(change).boxed()).await.unwrap();
+    let asked = tokio::time::Instant::now();
+    feeder.refresh(Moment::now()).await.unwrap();
+    assert_eq!(feeder.feed().status().borrow().version, 1);
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

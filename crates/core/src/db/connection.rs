@@ -67,6 +67,18 @@ impl Db {
         }
     }
 
+    /// The same store by a connection that nobody used before: those that there are may lead nowhere,
+    /// without anybody saying so. A file is always where it is.
+    ///
+    /// # Errors
+    /// None that this store did not have when it was opened.
+    pub(crate) fn apart(&self) -> Result<Db, DbError> {
+        Ok(match self {
+            Db::Postgres(pool) => Db::Postgres(pool.apart()?),
+            Db::Sqlite(pool) => Db::Sqlite(pool.clone()),
+        })
+    }
+
     /// Whether this is the embedded store.
     pub fn is_sqlite(&self) -> bool {
         matches!(self, Db::Sqlite(_))

@@ -48,23 +48,15 @@ const USUAL_LIMIT: &str = "set statement_timeout = '30s'";
 impl PostgresPool {
     pub(super) fn new(url: &str, max_connections: usize) -> Result<PostgresPool, DbError> {
         let target = Arc::new(Target::parse(url)?);
-        let mut config = ManagerConfig::default();
-        let of_pool = target.clone();
-        config.custom_setup = Box::new(move |_| {
-            let target = of_pool.clone();
-            async move { connect(&target).await }.boxed()
-        });
-        let manager = AsyncDieselConnectionManager::new_with_config(url, config);
-        let pool = Pool::builder(manager)
-            .max_size(max_connections)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(CALL_LIMIT))
-            .create_timeout(Some(CONNECT_LIMIT))
-            .recycle_timeout(Some(CONNECT_LIMIT))
-            .build()
-            .map_err(|error| DbError::Url(error.to_string()))?;
+        let pool = pool_of(&target, max_connections)?;
         let name = StoreUrl::Postgres(url.to_owned()).to_string().into();
         Ok(PostgresPool { name, target, pool, limit: CALL_LIMIT, known_days: Arc::default() })
+    }
+
+    /// The same server by a connection of its own, made when it is first used: those of the pool may
+    /// lead nowhere.
+    pub(super) fn apart(&self) -> Result<PostgresPool, DbError> {
+        Ok(PostgresPool { pool: pool_of(&self.target, 1)?, ..self.clone() })
     }
 
     pub(super) fn with_timeout(&self, limit: Duration) -> PostgresPool {
@@ -149,6 +141,28 @@ async fn look_closer(conn: &mut Conn, error: diesel::result::Error) -> DbError {
         Ok(Ok(()) | Err(DbError::Query(_))) => DbError::Query(error),
         Ok(Err(_)) | Err(_) => DbError::Unreachable(cause.message().to_owned()),
     }
+}
+
+fn pool_of(
+    target: &Arc<Target>,
+    max_connections: usize,
+) -> Result<Pool<AsyncPgConnection>, DbError> {
+    let mut config = ManagerConfig::default();
+    let target = target.clone();
+    config.custom_setup = Box::new(move |_| {
+        let target = target.clone();
+        async move { connect(&target).await }.boxed()
+    });
+    // The URL is only handed to the set-up, which has its own.
+    let manager = AsyncDieselConnectionManager::new_with_config("", config);
+    Pool::builder(manager)
+        .max_size(max_connections)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(CALL_LIMIT))
+        .create_timeout(Some(CONNECT_LIMIT))
+        .recycle_timeout(Some(CONNECT_LIMIT))
+        .build()
+        .map_err(|error| DbError::Url(error.to_string()))
 }
 
 async fn connect(target: &Target) -> diesel::ConnectionResult<AsyncPgConnection> {
