@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server: adds latency, holds traffic back without a reset, cuts
+//! A TCP proxy in front of a server: adds latency, holds traffic back without a reset, strands or cuts
 //! connections, and loses answers with them.
 //!
 //! It runs on threads of its own, so that it keeps its pace whatever the runtime of a test does. What
@@ -39,7 +39,16 @@ struct Weather {
     held: bool,
     /// Connections made before so many others lose their next answer.
     losing: usize,
+    /// Nothing ever passes on as many connections, the first that were made.
+    stranded: usize,
     ended: bool,
+}
+
+impl Weather {
+    /// Whether nothing passes on the connection of this number.
+    fn holds(&self, number: usize) -> bool {
+        self.held || number <= self.stranded
+    }
 }
 
 impl Proxy {
@@ -81,6 +90,13 @@ impl Proxy {
     /// Ends [`Proxy::hold`]; what was held back arrives.
     pub fn release(&self) {
         self.change(|weather| weather.held = false);
+    }
+
+    /// Has nothing pass ever again on the connections that there are, and resets none of them: their
+    /// other end has forgotten them. New ones can be made.
+    pub fn strand(&self) {
+        let made = lock(&self.shared.accepted).len();
+        self.change(|weather| weather.stranded = made);
     }
 
     /// Closes every connection, on both sides. New ones can be made.
@@ -157,9 +173,12 @@ fn join(
         stream.set_nodelay(true)?;
         lock(&shared.streams).push(stream.try_clone()?);
     }
-    pump(shared, client.try_clone()?, server.try_clone()?, |_| Pass::After(Duration::ZERO));
-    pump(shared, server, client, move |weather| match number <= weather.losing {
-        true => Pass::Never,
+    pump(shared, client.try_clone()?, server.try_clone()?, move |weather| {
+        if weather.holds(number) { Pass::NotNow } else { Pass::After(Duration::ZERO) }
+    });
+    pump(shared, server, client, move |weather| match weather.holds(number) {
+        _ if number <= weather.losing => Pass::Never,
+        true => Pass::NotNow,
         false => Pass::After(weather.latency),
     });
     Ok(())
@@ -168,6 +187,8 @@ fn join(
 /// What becomes of what was read.
 enum Pass {
     After(Duration),
+    /// Until the weather changes.
+    NotNow,
     /// It is lost, and the connection with it.
     Never,
 }
@@ -220,15 +241,17 @@ impl Shared {
             if weather.ended {
                 return false;
             }
-            let Pass::After(latency) = pass(&weather) else {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                return false;
+            let pause = match pass(&weather) {
+                Pass::After(latency) => (read + latency).saturating_duration_since(now()),
+                Pass::NotNow => Duration::from_secs(60),
+                Pass::Never => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    return false;
+                }
             };
-            let rest = (read + latency).saturating_duration_since(now());
-            if !weather.held && rest.is_zero() {
+            if pause.is_zero() {
                 return true;
             }
-            let pause = if weather.held { Duration::from_secs(60) } else { rest };
             let woken = self.changed.wait_timeout(weather, pause);
             weather = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -299,5 +322,13 @@ mod tests {
         ask(&mut stream).unwrap_err();
         assert_eq!(proxy.lost(), 1);
         ask(&mut TcpStream::connect(proxy.address()).unwrap()).expect("a new one answers");
+
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        ask(&mut stream).unwrap();
+        proxy.strand();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let stranded = ask(&mut stream).unwrap_err();
+        assert!(matches!(stranded.kind(), std::io::ErrorKind::WouldBlock), "{stranded:?}");
+        ask(&mut TcpStream::connect(proxy.address()).unwrap()).unwrap();
     }
 }

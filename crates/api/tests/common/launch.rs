@@ -57,6 +57,16 @@ impl Launch {
         self.with("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "127.0.0.0/8")
     }
 
+    /// The same with the server of a variable's URL reached through a proxy.
+    pub(crate) fn through(self, name: &str, proxy: SocketAddr) -> Launch {
+        let url = &self.variables[name];
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let user = authority.split_once('@').map_or(String::new(), |(user, _)| format!("{user}@"));
+        let url = format!("{scheme}://{user}{proxy}{path}");
+        self.with(name, &url)
+    }
+
     /// The same on ports that it has again when it is started again.
     pub(crate) fn on_lasting_ports(self) -> Launch {
         let [public, control] =
@@ -89,7 +99,9 @@ impl Launch {
         let Launch { dir, variables } = self;
         let (child, said, _) = spawn(dir.path(), &variables);
         let (public, control) = (String::new(), String::new());
-        let client = reqwest::Client::new();
+        // Sooner than the server closes what is idle: else a request may meet its end.
+        let client = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(2));
+        let client = client.build().unwrap();
         Replica { dir, variables, child, said, public, control, client }
     }
 

@@ -121,6 +121,27 @@ impl Bed {
         &self.replicas[0]
     }
 
+    /// The database of a fleet.
+    pub(crate) fn database(&self) -> &TestDatabase {
+        self._database.as_ref().expect("a fleet")
+    }
+
+    /// Runs `ipctl` on the store of a fleet, and expects success.
+    pub(crate) async fn ipctl(&self, arguments: &[&str]) -> String {
+        let api = std::path::Path::new(env!("CARGO_BIN_EXE_api"));
+        let program = api.with_file_name("ipctl");
+        assert!(program.exists(), "no {}: cargo build -p ipwarden-ipctl", program.display());
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).current_dir(self.first().dir()).env_clear();
+        command.env("DATABASE_URL", self.database().url());
+        if let Some(redis) = &self.redis {
+            command.env("REDIS_URL", redis.url());
+        }
+        let ran = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(ran.status.success(), "{arguments:?}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
     /// Makes a key behind the API's back; the replicas hear of it as of any change.
     pub(crate) async fn key(&self, role: Role) -> String {
         let actor = Actor { name: "cli:test".to_owned(), address: None };

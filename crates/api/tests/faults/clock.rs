@@ -147,7 +147,7 @@ async fn ask_through_the_steps(
         clock.set(step);
         let until = Instant::now() + each;
         while Instant::now() < until {
-            for line in &mut lines {
+            for (target, line) in lines.iter_mut().enumerate() {
                 for (path, client) in CLIENTS {
                     let sent = Instant::now();
                     let text = request_of(client, path);
@@ -160,7 +160,7 @@ async fn ask_through_the_steps(
                     assert!(wait <= longest, "{client} is to wait for {wait:?} after {step}");
                     assert_eq!(status == 429, !wait.is_zero(), "a refusal says for how long");
                     let outcome = Outcome::Answered { status, reference: answer.reference };
-                    shots.push(Shot { client, sent, took: sent.elapsed(), outcome });
+                    shots.push(Shot { client, target, sent, took: sent.elapsed(), outcome });
                 }
             }
             besides().await;

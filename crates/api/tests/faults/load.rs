@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Shot {
     pub(crate) client: Ipv4Addr,
+    /// The number of the target that was asked.
+    pub(crate) target: usize,
     pub(crate) sent: Instant,
     pub(crate) took: Duration,
     pub(crate) outcome: Outcome,
@@ -160,7 +162,7 @@ async fn ask_on(
         let (client, sent) = (who(&mut rng), Instant::now());
         let address = *course.targets[target].lock();
         let outcome = ask(&mut line, address, &course.path, client).await;
-        shots.push(Shot { client, sent, took: sent.elapsed(), outcome });
+        shots.push(Shot { client, target, sent, took: sent.elapsed(), outcome });
     }
 }
 

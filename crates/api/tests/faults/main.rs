@@ -11,6 +11,8 @@ mod check;
 mod clock;
 mod kill;
 mod load;
+mod operators;
+mod partition;
 mod postgres;
 mod quotas;
 mod redis;

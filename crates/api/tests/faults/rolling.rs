@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use ipwarden_testbed::haproxy::{Backend, Haproxy};
 use ipwarden_testbed::report::{Part, report, short_or_long};
+use reqwest::StatusCode;
 use tokio::time::{Instant, sleep};
 
 use super::check::{Tally, each_is_logged_once, percentile};
-use super::common::{Bed, PATIENCE, Replica, TEN_TIMES_A_SECOND, eventually};
+use super::common::{Bed, Launch, PATIENCE, Replica, TEN_TIMES_A_SECOND, eventually};
 use super::load::{Load, Outcome, Shot, Who};
 use super::{seed, turn};
 
@@ -19,6 +20,18 @@ const REPLICAS: usize = 4;
 const LIMITED: u32 = 20;
 const LIMIT: usize = 5;
 const PERIOD: Duration = Duration::from_secs(60);
+
+/// What a next release may do while this one runs: columns, with a default and without, in the table
+/// that is written all the time and in one that is read for every block; a table; an index.
+const NEXT: &str = "
+    set lock_timeout = '5s';
+    alter table request_logs add column next_release text;
+    alter table request_logs add column next_number integer not null default 7;
+    alter table blocked_ips add column next_release text;
+    create table next_release (id bigint primary key, text text not null);
+    create index next_release_text on next_release (text);
+    insert into __diesel_schema_migrations (version) values ('99991231000001');
+";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_are_replaced_behind_haproxy_and_no_request_fails() {
@@ -39,6 +52,51 @@ async fn replicas_are_replaced_behind_haproxy_and_no_request_fails() {
         ),
         "no request fails, none is repeated, no record is lost, quotas are exact throughout",
         outcome,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_schema_of_the_next_version_comes_first_and_then_its_replicas() {
+    let _turn = turn().await;
+    let per_second = short_or_long(200, 500);
+    let mut fleet = Fleet::start(per_second, seed()).await;
+    // The release that runs finds nothing to do.
+    fleet.bed.ipctl(&["migrate"]).await;
+    fleet.bed.database().execute(NEXT).unwrap();
+    sleep(Duration::from_secs(1)).await;
+    fleet.bed.ipctl(&["migrate"]).await;
+    fleet.replace_all().await;
+    let outcome = fleet.end().await;
+    report(
+        Part::Stops,
+        format!(
+            "a migration of the next version, and then a rolling restart of {REPLICAS} replicas, at \
+             {per_second} requests a second"
+        ),
+        "no request fails, none is repeated, no record is lost, quotas are exact throughout",
+        outcome,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_does_not_start_on_the_schema_of_the_version_before() {
+    let _turn = turn().await;
+    let bed = Bed::fleet(1, |one| one.behind_proxies()).await;
+    // As if the last migration of this release were yet to come.
+    let before = "delete from __diesel_schema_migrations where version = \
+        (select max(version) from __diesel_schema_migrations)";
+    bed.database().execute(before).unwrap();
+    let launch = Launch::default().with("DATABASE_URL", bed.database().url());
+    let (status, said) = launch.fail().await;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("ipctl migrate"), "{said}");
+    // The one that runs goes on: it compared when it started.
+    assert_eq!(bed.first().get("198.18.0.1", "/").await.status(), StatusCode::OK);
+    report(
+        Part::Stops,
+        "a replica is started on a schema that lacks a migration of its own",
+        "it ends at once and says what to do; those that run are not touched",
+        "exit 1, \"ipctl migrate\"",
     );
 }
 
