@@ -4,6 +4,7 @@
 //! once, with a reference that the answer carries.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
@@ -24,6 +25,8 @@ pub(crate) enum ApiError {
     Invalid { field: &'static str, detail: String },
     /// More was sent than anything here takes, in bytes.
     TooLarge { limit: usize },
+    /// What was sent took longer than this.
+    TooSlow { limit: Duration },
     /// Something else than JSON was sent.
     NotJson,
     /// No key, or none that counts.
@@ -62,6 +65,11 @@ impl ApiError {
                 let detail = format!("The body is larger than {limit} bytes.");
                 let members = errors("body", &detail);
                 (StatusCode::PAYLOAD_TOO_LARGE, "Content too large", detail, members)
+            }
+            ApiError::TooSlow { limit } => {
+                let detail = format!("The body took longer than {} s.", limit.as_secs());
+                let members = errors("body", &detail);
+                (StatusCode::REQUEST_TIMEOUT, "Request timeout", detail, members)
             }
             ApiError::NotJson => {
                 let detail = "Send JSON, with Content-Type: application/json.".to_owned();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::CONTENT_TYPE;
@@ -16,6 +17,8 @@ use crate::error::ApiError;
 
 /// No body here needs more, in bytes.
 const LARGEST_BODY: usize = 256 << 10;
+/// No body here takes longer.
+const BODY_LIMIT: Duration = Duration::from_secs(5);
 /// Rows of a page, unless asked for otherwise.
 const PAGE: i64 = 50;
 const LARGEST_PAGE: i64 = 1_000;
@@ -37,7 +40,13 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
                 return Err(ApiError::NotJson);
             }
             let mut body = web::BytesMut::new();
-            while let Some(chunk) = payload.next().await {
+            // In all, however steadily it drips.
+            let deadline = tokio::time::sleep(BODY_LIMIT);
+            tokio::pin!(deadline);
+            while let Some(chunk) = tokio::select! {
+                chunk = payload.next() => chunk,
+                () = &mut deadline => return Err(ApiError::TooSlow { limit: BODY_LIMIT }),
+            } {
                 let chunk = chunk.map_err(|error| malformed("body", error))?;
                 if body.len() + chunk.len() > LARGEST_BODY {
                     return Err(ApiError::TooLarge { limit: LARGEST_BODY });

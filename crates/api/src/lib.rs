@@ -5,6 +5,7 @@
 pub mod server;
 
 mod auth;
+mod connections;
 mod error;
 mod input;
 mod routes;

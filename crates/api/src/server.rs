@@ -2,11 +2,12 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle, Service as _};
+use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::ConnectionType;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context as _;
@@ -16,6 +17,7 @@ use ipwarden_engine::clock::Moment;
 use ipwarden_guard::GuardMiddleware;
 
 use crate::auth::{WrongKeys, identify};
+use crate::connections::{Connections, answering, most_per_worker};
 use crate::routes;
 
 /// A request head has to be there within this time, however slowly it is sent.
@@ -70,8 +72,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         );
         context.spawn(|stop| ipwarden_scheduler::run(jobs, stop));
     }
-    let public = serve_public(&context, public)?;
-    let control = serve_control(&context, control)?;
+    let connections = Connections::default();
+    context.spawn(|stop| connections.clone().watch(stop));
+    let public = serve_public(&context, public, &connections)?;
+    let control = serve_control(&context, control, &connections)?;
     announce(&context, &listening);
 
     let (handles, ended) = ([public.handle(), control.handle()], [public, control]);
@@ -95,7 +99,13 @@ fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn serve_public(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result<Server> {
+fn serve_public(
+    context: &Arc<Context>,
+    listener: TcpListener,
+    connections: &Connections,
+) -> anyhow::Result<Server> {
+    // The control listener has one more.
+    let (opened, most) = (connections.clone(), most_per_worker(workers() + 1));
     let guard = GuardMiddleware::new(context.guard.clone()).identify(identify(context));
     let context = web::Data::from(context.clone());
     let server = HttpServer::new(move || {
@@ -107,7 +117,7 @@ fn serve_public(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result
             // No decision: an answer that leaves while the service stops takes its connection along,
             // so that no request is on its way on it when it is closed.
             .wrap_fn(move |request, service| {
-                let (answer, stopping) = (service.call(request), stopping.clone());
+                let (answer, stopping) = (answering(request, service), stopping.clone());
                 async move {
                     let mut answer = answer.await?;
                     if stopping.is_stopping() {
@@ -119,6 +129,9 @@ fn serve_public(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result
             })
     });
     Ok(server
+        .workers(workers())
+        .max_connections(most)
+        .on_connect(move |io, data| opened.opened(io, data))
         .client_request_timeout(HEAD_LIMIT)
         .shutdown_timeout(FINISH_SECONDS)
         .disable_signals()
@@ -126,14 +139,30 @@ fn serve_public(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result
         .run())
 }
 
-fn serve_control(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result<Server> {
+/// Threads of the public listener.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+fn serve_control(
+    context: &Arc<Context>,
+    listener: TcpListener,
+    connections: &Connections,
+) -> anyhow::Result<Server> {
+    let (opened, most) = (connections.clone(), most_per_worker(workers() + 1));
     let wrong_keys = web::Data::new(WrongKeys::default());
     let context = web::Data::from(context.clone());
     let server = HttpServer::new(move || {
-        App::new().app_data(context.clone()).app_data(wrong_keys.clone()).configure(routes::control)
+        App::new()
+            .app_data(context.clone())
+            .app_data(wrong_keys.clone())
+            .configure(routes::control)
+            .wrap_fn(answering)
     });
     Ok(server
         .workers(1)
+        .max_connections(most)
+        .on_connect(move |io, data| opened.opened(io, data))
         .client_request_timeout(HEAD_LIMIT)
         .shutdown_timeout(FINISH_SECONDS)
         .disable_signals()
