@@ -27,6 +27,7 @@ use crate::changes::{self, Feed, Feeder, Source};
 use crate::config::{Config, StoreUrl};
 use crate::db::{Create, Db, DbError, nodes};
 use crate::geo::Geo;
+use crate::health::{self, Watch};
 use crate::keys::Keys;
 use crate::recorder::Recorder;
 use crate::redis::RedisPool;
@@ -57,6 +58,8 @@ pub struct Context {
     pub keys: Arc<Keys>,
     /// How the lists in force stand.
     pub feed: Feed,
+    /// What went wrong of late.
+    pub watch: Arc<Watch>,
     /// Ships the log.
     pub recorder: Arc<Recorder>,
     /// What this process is called.
@@ -135,6 +138,7 @@ impl Context {
             geo,
             keys: Arc::new(keys),
             feed: feeder.feed(),
+            watch: Arc::default(),
             recorder: Arc::new(recorder),
             node,
             first_admin_key,
@@ -155,6 +159,8 @@ impl Context {
         // Where the first one goes if this start could not ask whether there are any.
         let first_into = (!keys_loaded).then(|| self.config.data_dir.clone());
         self.tasks.spawn(follow_keys(keys, db, feed, stop.clone(), first_into));
+        let (watch, guard, db) = (self.watch.clone(), self.guard.clone(), self.db.clone());
+        self.tasks.spawn(health::follow(watch, guard, db, stop.clone()));
         self.tasks.spawn(follow_files(self.geo.clone(), stop.clone()));
         if !self.db.is_sqlite() {
             let guard = self.guard.clone();

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
@@ -54,6 +54,7 @@ pub struct Geo {
     cache: Cache<IpAddr, Cached>,
     shared: Option<SharedCache>,
     answered: Answered,
+    trouble: AtomicUsize,
 }
 
 /// Which level answered how many look-ups since the start.
@@ -115,6 +116,7 @@ impl Geo {
             tracing::info!("no files of places: where clients come from stays unknown");
         }
         Geo {
+            trouble: AtomicUsize::new(shelf.trouble()),
             files: ArcSwap::from_pointee(files),
             shelf: Mutex::new(shelf),
             cache: Cache::new(PROCESS_CACHE_ENTRIES),
@@ -162,7 +164,9 @@ impl Geo {
     pub fn reload_if_changed(&self) -> bool {
         // Whoever comes second would find nothing new.
         let Some(mut shelf) = self.shelf.try_lock() else { return false };
-        let Some(files) = shelf.look() else { return false };
+        let looked = shelf.look();
+        self.trouble.store(shelf.trouble(), Ordering::Relaxed);
+        let Some(files) = looked else { return false };
         if files.is_empty() {
             tracing::info!("no files of places are left: where clients come from stays unknown");
         }
@@ -173,6 +177,12 @@ impl Geo {
     /// The files in use, in the order in which they are asked; empty if no places are known.
     pub fn files(&self) -> Vec<FileSummary> {
         self.files.load().files().iter().map(|file| file.summary()).collect()
+    }
+
+    /// How many files cannot be used as they are now, or are named and not there; for some an earlier
+    /// one may be in use.
+    pub fn trouble(&self) -> usize {
+        self.trouble.load(Ordering::Relaxed)
     }
 
     /// The build of the files in use.

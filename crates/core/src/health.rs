@@ -1,20 +1,35 @@
 //! What is as it should be, and what is not, for `/readyz?verbose` and the gauge of degradation.
 //!
-//! Nothing in here names an address, a path or a secret: the answer is open to all who reach it.
+//! A text says what to do about it. Nothing in here names an address, a path or a secret: the answer is
+//! open to all who reach it. What went wrong once (records lost, headers that could not be read) is
+//! degraded for [`LATELY`], not until the next start: the figures of `/metrics` never forget it.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::clock::Moment;
-use ipwarden_engine::rate_limit::BreakerState;
+use ipwarden_engine::rate_limit::{BreakerState, LimiterState};
+use ipwarden_engine::spool::SpoolStatus;
 
-use crate::changes::Source;
+use crate::changes::{Source, Status};
 use crate::context::Context;
-use crate::db::scan_runs;
+use crate::db::{Db, scan_runs};
+use crate::recorder::RecorderStatus;
+
+pub(crate) use self::watch::follow;
+pub use self::watch::{LATELY, Totals, Watch};
+
+#[cfg(test)]
+mod tests;
+mod watch;
 
 /// The scan is late when none has finished for so long.
 const SCAN_LATE: TimeDelta = TimeDelta::hours(2);
+/// A record is shipped within a second; one that has waited for so long is held up.
+const HELD_UP: Duration = Duration::from_secs(60);
+/// In a spool that is as full as this, records that have waited for so long are in danger.
+const NEARLY_FULL: (u64, Duration) = (80, Duration::from_secs(10));
 
 /// How one part stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,130 +54,197 @@ impl Condition {
 
 /// Every part. The store has `patience` to say when the last scan ran.
 pub async fn conditions(context: &Context, now: Moment, patience: Duration) -> Vec<Condition> {
-    let mut all = known(context);
-    all.push(scan(context, now, patience).await);
+    let mut all = of_this_process(context, now);
+    all.push(asked_for_scan(&context.db, now, patience).await);
     all
 }
 
-/// The parts that this process knows about without asking anybody.
-pub fn known(context: &Context) -> Vec<Condition> {
-    vec![lists(context), quotas(context), request_log(context), places(context), clients(context)]
+/// Every part, without asking anybody: of the scan what the store said last.
+pub fn known(context: &Context, now: Moment) -> Vec<Condition> {
+    let mut all = of_this_process(context, now);
+    all.extend(context.watch.scan());
+    all
 }
 
-fn lists(context: &Context) -> Condition {
-    let feed = context.feed.status();
-    let status = feed.borrow();
+fn of_this_process(context: &Context, now: Moment) -> Vec<Condition> {
+    let spool = context.guard.spool().status();
+    let counts = context.guard.counts();
+    let lately = context.watch.lately(Totals::of(&spool, &counts), now);
+    let trouble = context.geo.trouble();
+    vec![
+        lists(&context.feed.status().borrow()),
+        quotas(&context.guard.limiter().state(), context.db.is_sqlite()),
+        request_log(
+            &spool,
+            context.recorder.status(),
+            lately,
+            context.config.request_log.spool_bytes,
+            now,
+        ),
+        places(context.geo.files().len(), trouble),
+        clients(lately.unresolved, counts.of_proxies),
+    ]
+}
+
+fn lists(status: &Status) -> Condition {
+    const DO: &str = "the store does not answer: does it run, and does database_url lead to it?";
     let text = format!(
         "version {}, {} blocked, {} allowed",
         status.version, status.blocked, status.allowed
     );
     match (status.source, &status.trouble) {
         (Source::Store, None) => Condition::good("lists", text),
-        (Source::Store, Some(_)) => {
-            Condition::degraded("lists", format!("{text}; the store does not answer"))
-        }
-        (Source::Disk, _) => Condition::degraded(
-            "lists",
-            format!("{text}, from the disk; the store does not answer"),
-        ),
-        (Source::None, _) => Condition::degraded("lists", "none, and the store does not answer"),
+        (Source::Store, Some(_)) => Condition::degraded("lists", format!("{text}; {DO}")),
+        (Source::Disk, _) => Condition::degraded("lists", format!("{text}, from the disk; {DO}")),
+        (Source::None, _) => Condition::degraded("lists", format!("none; {DO}")),
     }
 }
 
-fn quotas(context: &Context) -> Condition {
-    let state = context.guard.limiter().state();
+fn quotas(state: &LimiterState, in_one_process: bool) -> Condition {
     let keys = format!("{} clients in memory", state.keys);
+    let share = format!("this replica's share of each, 1 of {}", state.live_replicas);
     match state.breaker {
         Some(BreakerState::Closed) => {
             Condition::good("quotas", format!("counted in Redis; {keys}"))
         }
         Some(_) => Condition::degraded(
             "quotas",
-            format!(
-                "Redis does not answer: this replica's share of each, 1 of {}",
-                state.live_replicas
-            ),
+            format!("Redis does not answer: {share}; does it run, and does redis_url lead to it?"),
         ),
-        None if context.db.is_sqlite() => {
+        None if in_one_process => {
             Condition::good("quotas", format!("counted in this process; {keys}"))
         }
         None => Condition::degraded(
             "quotas",
-            format!("no Redis: this replica's share of each, 1 of {}", state.live_replicas),
+            format!("no Redis: {share}; set redis_url to count for all replicas together"),
         ),
     }
 }
 
-fn request_log(context: &Context) -> Condition {
-    let (spool, recorder) = (context.guard.spool().status(), context.recorder.status());
+fn request_log(
+    spool: &SpoolStatus,
+    recorder: RecorderStatus,
+    lately: Totals,
+    bound: u64,
+    now: Moment,
+) -> Condition {
+    const NAME: &str = "request log";
     let waiting = format!("{} bytes in {} segments of the spool", spool.bytes, spool.segments);
+    let age = age_of_oldest(spool, now);
+    let full = spool.bytes.saturating_mul(100) / bound.max(1);
     if spool.stalled {
-        return Condition::degraded("request log", format!("the disk is full; {waiting}"));
+        let text = "the disk of data_dir is full and records are dropped: free some of it";
+        return Condition::degraded(NAME, format!("{text}; {waiting}"));
     }
-    let mut lost = match spool.dropped + spool.evicted {
-        0 => String::new(),
-        lost => format!("; {lost} records were lost"),
-    };
-    match spool.damaged + spool.missing {
-        0 => {}
-        segments => lost += &format!("; {segments} segments could not be read whole"),
+    if full >= NEARLY_FULL.0 && age >= NEARLY_FULL.1 {
+        let text = format!(
+            "the spool is {full} % full, and at its bound the oldest records go: see that the store \
+             takes records, or raise request_log.spool_bytes; {waiting}"
+        );
+        return Condition::degraded(NAME, text);
     }
     if recorder.failing {
-        let text = format!("the store takes no records; {waiting}{lost}");
-        return Condition::degraded("request log", text);
+        let text = format!(
+            "the store takes no records, which wait for it: does it run, and does database_url lead \
+             to it? {waiting}"
+        );
+        return Condition::degraded(NAME, text);
     }
     if recorder.refused > 0 {
-        let text =
-            format!("the store refuses those of {} segments; {waiting}{lost}", recorder.refused);
-        return Condition::degraded("request log", text);
+        let text = format!(
+            "the store refuses the records of {} segments: the log of this process says why; {waiting}",
+            recorder.refused
+        );
+        return Condition::degraded(NAME, text);
     }
-    let text = format!("{} shipped; {waiting}{lost}", recorder.shipped);
-    match lost.is_empty() {
-        true => Condition::good("request log", text),
-        false => Condition::degraded("request log", text),
+    if age >= HELD_UP {
+        let text = format!(
+            "the oldest record has waited for {} s: the log of this process says why; {waiting}",
+            age.as_secs()
+        );
+        return Condition::degraded(NAME, text);
+    }
+    let minutes = LATELY.as_secs() / 60;
+    let says_why = format!("in the last {minutes} minutes: the log of this process says why");
+    match lately {
+        Totals { lost: 0, unread: 0, .. } => {
+            Condition::good(NAME, format!("{} shipped; {waiting}", recorder.shipped))
+        }
+        Totals { lost: 0, unread, .. } => Condition::degraded(
+            NAME,
+            format!("{unread} segments could not be read whole {says_why}; {waiting}"),
+        ),
+        Totals { lost, .. } => {
+            Condition::degraded(NAME, format!("{lost} records were lost {says_why}; {waiting}"))
+        }
     }
 }
 
-fn places(context: &Context) -> Condition {
-    match context.geo.files().len() {
-        0 => Condition::good("places", "no files; places are unknown"),
-        files => Condition::good("places", format!("{files} files")),
-    }
+/// How long the oldest record has waited for the store; zero if none waits.
+pub fn age_of_oldest(spool: &SpoolStatus, now: Moment) -> Duration {
+    let age = spool.oldest.map_or(0, |oldest| now.wall.saturating_sub(oldest));
+    Duration::from_micros(u64::try_from(age).unwrap_or(0))
 }
 
-fn clients(context: &Context) -> Condition {
-    let counts = context.guard.counts();
-    let own = format!("{} requests were of trusted proxies themselves", counts.of_proxies);
-    match counts.unresolved {
-        0 => Condition::good("clients", own),
-        unresolved => Condition::degraded(
-            "clients",
+fn places(files: usize, unusable: usize) -> Condition {
+    match (files, unusable) {
+        (0, 0) => Condition::good("places", "no files; places are unknown"),
+        (files, 0) => Condition::good("places", format!("{files} files")),
+        (files, unusable) => Condition::degraded(
+            "places",
             format!(
-                "trusted proxies did not name the client of {unresolved} requests readably; {own}"
+                "{unusable} files cannot be used, {files} are in use: the log of this process says \
+                 which and why; replace them or take them out of geo.files"
             ),
         ),
     }
 }
 
-async fn scan(context: &Context, now: Moment, patience: Duration) -> Condition {
+fn clients(unresolved: u64, of_proxies: u64) -> Condition {
+    let own = format!("{of_proxies} requests were of trusted proxies themselves");
+    match unresolved {
+        0 => Condition::good("clients", own),
+        unresolved => Condition::degraded(
+            "clients",
+            format!(
+                "trusted proxies did not name the client of {unresolved} requests readably in the \
+                 last {} minutes: do they send what client_ip.header names? {own}",
+                LATELY.as_secs() / 60
+            ),
+        ),
+    }
+}
+
+/// How the scan stands, by the store, which has `patience` to say it.
+async fn asked_for_scan(db: &Db, now: Moment, patience: Duration) -> Condition {
     let now = DateTime::<Utc>::from_timestamp_micros(now.wall).unwrap_or_default();
-    let asked = context.db.run(move |conn| {
+    let asked = db.run(move |conn| {
         async move {
             let now = conn.clock(now).await?;
-            let last = scan_runs::last_finished(conn, now).await?;
-            Ok(last.map(|finished| (finished, now)))
+            Ok((scan_runs::last_finished(conn, now).await?, now))
         }
         .boxed()
     });
     match tokio::time::timeout(patience, asked).await {
-        Ok(Ok(Some((finished, now)))) if now - finished < SCAN_LATE => {
+        Ok(Ok((last, now))) => scan(Some(last), now),
+        Ok(Err(_)) | Err(_) => scan(None, now),
+    }
+}
+
+/// By when the last one finished, if the store says it.
+fn scan(last: Option<Option<DateTime<Utc>>>, now: DateTime<Utc>) -> Condition {
+    match last {
+        Some(Some(finished)) if now - finished < SCAN_LATE => {
             Condition::good("scan", format!("last finished at {}", finished.format("%H:%M:%SZ")))
         }
-        Ok(Ok(Some((finished, _)))) => Condition::degraded(
+        Some(Some(finished)) => Condition::degraded(
             "scan",
             format!("none since {}: does a scheduler run?", finished.format("%Y-%m-%dT%H:%M:%SZ")),
         ),
-        Ok(Ok(None)) => Condition::degraded("scan", "none has run yet: does a scheduler run?"),
-        Ok(Err(_)) | Err(_) => Condition::degraded("scan", "the store does not say"),
+        Some(None) => Condition::degraded("scan", "none has run yet: does a scheduler run?"),
+        None => Condition::degraded(
+            "scan",
+            "the store does not say: does it run, and does database_url lead to it?",
+        ),
     }
 }

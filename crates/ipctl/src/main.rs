@@ -20,7 +20,7 @@ use crate::invocation::Invocation;
 fn main() -> ExitCode {
     // Help, versions and usage errors (exit 2) end here.
     let Cli { common, command } = Cli::parse();
-    logging::start(&Log { level: "warn".to_owned(), format: LogFormat::Text });
+    logging::start_command(&Log { level: "warn".to_owned(), format: LogFormat::Text });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -3,6 +3,7 @@
 use actix_web::{HttpResponse, web};
 use ipwarden_core::context::Context;
 use ipwarden_core::health;
+use ipwarden_engine::clock::Moment;
 use ipwarden_engine::quota::Quota;
 use ipwarden_engine::rate_limit::BreakerState;
 use prometheus_client::encoding::text::encode;
@@ -45,8 +46,13 @@ fn registry(context: &Context) -> Registry {
     counter(&mut all, "unresolved_clients", "Unreadable headers of proxies", counts.unresolved);
     counter(&mut all, "proxy_requests", "Requests of proxies themselves", counts.of_proxies);
 
+    let now = Moment::now();
     let spool = context.guard.spool().status();
     gauge(&mut all, "spool_bytes", "Disk that the spool takes", spool.bytes);
+    let age = health::age_of_oldest(&spool, now).as_secs();
+    gauge(&mut all, "spool_oldest_seconds", "Age of the oldest record not shipped", age);
+    let bound = context.config.request_log.spool_bytes;
+    gauge(&mut all, "spool_bound_bytes", "Disk that the spool may take", bound);
     gauge(&mut all, "spool_segments", "Segments of the spool", spool.segments as u64);
     counters(
         &mut all,
@@ -88,6 +94,13 @@ fn registry(context: &Context) -> Registry {
     gauge(&mut all, "live_replicas", "Replicas that live", limiter.live_replicas.into());
     let open = limiter.breaker.is_some_and(|state| state != BreakerState::Closed);
     gauge(&mut all, "redis_breaker_open", "Whether Redis is not asked", open.into());
+    let breaker = [
+        ("closed", BreakerState::Closed),
+        ("open", BreakerState::Open),
+        ("half_open", BreakerState::HalfOpen),
+    ];
+    let breaker = breaker.map(|(name, state)| (name, u64::from(limiter.breaker == Some(state))));
+    gauges(&mut all, "redis_breaker", "State of the breaker before Redis", "state", breaker);
 
     let feed = context.feed.status();
     let lists = feed.borrow();
@@ -95,8 +108,11 @@ fn registry(context: &Context) -> Registry {
     gauge(&mut all, "blocked_networks", "Blocked networks", lists.blocked as u64);
     gauge(&mut all, "allowed_networks", "Allowed networks", lists.allowed as u64);
     drop(lists);
-    let degraded = health::known(context).iter().any(|condition| condition.degraded);
+    let conditions = health::known(context, now);
+    let degraded = conditions.iter().any(|condition| condition.degraded);
     gauge(&mut all, "degraded", "Whether anything is degraded", degraded.into());
+    let parts = conditions.iter().map(|part| (part.name, part.degraded.into()));
+    gauges(&mut all, "degraded_part", "Whether this part is degraded", "part", parts);
     all
 }
 
@@ -129,6 +145,22 @@ fn counters(
     let family = Family::<Label, Counter>::default();
     for (which, value) in values {
         family.get_or_create(&[(label, (*which).to_owned())]).inc_by(*value);
+    }
+    all.register(name, help, family);
+}
+
+fn gauges(
+    all: &mut Registry,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: impl IntoIterator<Item = (&'static str, u64)>,
+) {
+    let family = Family::<Label, Gauge>::default();
+    for (which, value) in values {
+        family
+            .get_or_create(&[(label, which.to_owned())])
+            .set(i64::try_from(value).unwrap_or(i64::MAX));
     }
     all.register(name, help, family);
 }

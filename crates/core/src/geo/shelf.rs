@@ -74,6 +74,12 @@ impl Shelf {
         (shelf, set)
     }
 
+    /// How many files cannot be used, or are named and not there.
+    pub(super) fn trouble(&self) -> usize {
+        let bad = self.known.values().filter(|known| known.complained).count();
+        bad + self.paths.iter().filter(|path| is_mmdb(path) && !path.exists()).count()
+    }
+
     /// Looks at the files, opens those that changed, and returns the set that is now in use, or
     /// `None` if it is the same as before.
     pub(super) fn look(&mut self) -> Option<FileSet> {
@@ -110,7 +116,7 @@ impl Shelf {
                 if !known.complained {
                     known.complained = true;
                     let earlier = if known.in_use.is_some() { "stays in use" } else { "none" };
-                    tracing::warn!(path = %path.display(), %error, earlier,
+                    tracing::warn!(file = %path.display(), %error, earlier,
                         "a file of places cannot be used");
                 }
                 fell_back
