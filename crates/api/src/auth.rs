@@ -81,6 +81,18 @@ impl FromRequest for Reader {
     }
 }
 
+/// A caller who has a key that counts, whatever it is for, as an argument of a handler.
+pub(crate) struct AnyKey;
+
+impl FromRequest for AnyKey {
+    type Error = ApiError;
+    type Future = Ready<Result<AnyKey, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(verified(request).map(|_| AnyKey))
+    }
+}
+
 at_least! {
     /// May change lists and findings.
     Operator => Role::Operator
@@ -91,6 +103,14 @@ at_least! {
 }
 
 fn caller(request: &HttpRequest, needed: Role) -> Result<Caller, ApiError> {
+    let caller = verified(request)?;
+    match caller.identity.role.includes(needed) {
+        true => Ok(caller),
+        false => Err(ApiError::Forbidden { needed }),
+    }
+}
+
+fn verified(request: &HttpRequest) -> Result<Caller, ApiError> {
     let context = request.app_data::<web::Data<Context>>();
     let wrong_keys = request.app_data::<web::Data<WrongKeys>>();
     let (Some(context), Some(wrong_keys)) = (context, wrong_keys) else {
@@ -105,10 +125,7 @@ fn caller(request: &HttpRequest, needed: Role) -> Result<Caller, ApiError> {
         wrong_keys.count(address, now);
         return Err(ApiError::Unauthorized);
     };
-    match identity.role.includes(needed) {
-        true => Ok(Caller { identity, address }),
-        false => Err(ApiError::Forbidden { needed }),
-    }
+    Ok(Caller { identity, address })
 }
 
 /// Wrong keys of the last minute, by the sender's network.

@@ -12,6 +12,7 @@ mod who;
 use actix_web::web::{self, ServiceConfig, resource, scope};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, Route};
 
+use crate::auth::AnyKey;
 use crate::error::ApiError;
 
 /// For everybody; all of it passes the guard.
@@ -23,7 +24,7 @@ pub(crate) fn public(app: &mut ServiceConfig) {
 /// For operators; nothing of it passes the guard, and all of `/api` takes a key.
 pub(crate) fn control(app: &mut ServiceConfig) {
     let open = |path| resource(path).default_service(only("GET, HEAD"));
-    let keyed = |path, methods| resource(path).default_service(only(methods));
+    let keyed = |path, methods| resource(path).default_service(only_with_a_key(methods));
     app.service(open("/livez").get(health::livez).head(health::livez))
         .service(open("/readyz").get(health::readyz).head(health::readyz))
         .service(open("/metrics").get(metrics::metrics).head(metrics::metrics))
@@ -41,16 +42,26 @@ pub(crate) fn control(app: &mut ServiceConfig) {
                 .service(keyed("/keys", "GET, POST").get(keys::all).post(keys::create))
                 .service(keyed("/keys/{id}", "DELETE").delete(keys::revoke)),
         )
-        .default_service(web::to(nothing_here));
+        .default_service(web::to(nothing_here_with_a_key));
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {
     ApiError::NotFound { what: format!("route {}", shown(request.path())) }.error_response()
 }
 
+/// Strangers do not learn which routes there are.
+async fn nothing_here_with_a_key(_: AnyKey, request: HttpRequest) -> HttpResponse {
+    nothing_here(request).await
+}
+
 /// The answer to a method that a route does not have.
 fn only(allowed: &'static str) -> Route {
     web::to(move || async move { ApiError::MethodNotAllowed { allowed }.error_response() })
+}
+
+/// The same to whoever may know which methods there are.
+fn only_with_a_key(allowed: &'static str) -> Route {
+    web::to(move |_: AnyKey| async move { ApiError::MethodNotAllowed { allowed }.error_response() })
 }
 
 /// A path in an answer: short, and as escaped as it came.

@@ -122,7 +122,7 @@ pub enum Notice {
     #[error("{0}")]
     Target(target::Notice),
     /// A guard rail stood in the way, and was passed on demand.
-    #[error("{}; done nevertheless, as --force demands", .0.reason())]
+    #[error("{}; done nevertheless, because it was forced", .0.reason())]
     Forced(Refused),
     /// A wider entry of the same list holds this network as well.
     #[error("{network} is also held by the wider entry {wider} of the same list")]

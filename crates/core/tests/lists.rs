@@ -156,7 +156,7 @@ async fn what_is_allowed_is_blocked_only_by_force_and_with_a_warning() {
             [
                 "the host bits were masked: this is the whole network 192.168.10.0/24",
                 "192.168.10.0/24 touches 192.168.0.0/16 on the allowlist, which beats every block; \
-                 done nevertheless, as --force demands",
+                 done nevertheless, because it was forced",
             ]
         );
         let checked = lists::check(db, network("192.168.10.1"), &[], now()).await.unwrap();

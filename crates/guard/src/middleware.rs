@@ -95,10 +95,11 @@ where
         let now = Moment::now();
         let service = self.service.clone();
         let worker = self.worker.clone();
-        let identity = self.identify.as_ref().and_then(|identify| identify(request.request()));
+        let identify = self.identify.clone();
         let header = self.header.clone();
         Box::pin(async move {
-            let admission = admit(&worker, &request, &header, identity.as_ref(), now).await;
+            let (admission, identity) =
+                admit(&worker, &request, &header, identify.as_deref(), now).await;
             let pending = Pending::new(&worker, &request, &admission, identity);
             if admission.verdict != Verdict::Allowed {
                 let answer = refusal(request.request(), &admission);
@@ -123,13 +124,14 @@ where
     }
 }
 
+/// Asks the guard, and whoever knows, about who it is.
 async fn admit(
     worker: &Worker,
     request: &ServiceRequest,
     header: &HeaderName,
-    identity: Option<&Identity>,
+    identify: Option<&Identify>,
     now: Moment,
-) -> Admission {
+) -> (Admission, Option<Identity>) {
     let forwarded: SmallVec<[&[u8]; 4]> =
         request.headers().get_all(header).map(|line| line.as_bytes()).collect();
     let head = RequestHead {
@@ -137,13 +139,17 @@ async fn admit(
         forwarded: &forwarded,
         method: request.method().as_str(),
         path: target(request),
-        identity,
+        identity: None,
     };
     let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
-    let mut undecided = Undecided { worker, head: &head, user_agent, now, decided: false };
-    let admission = worker.admit(&head, now).await;
+    let identity: Option<Identity>;
+    let mut undecided = Undecided { worker, head, user_agent, now, decided: false };
+    identity = identify.and_then(|identify| identify(request.request()));
+    undecided.head.identity = identity.as_ref();
+    let admission = worker.admit(&undecided.head, now).await;
     undecided.decided = true;
-    admission
+    drop(undecided);
+    (admission, identity)
 }
 
 /// The other end of the connection. A Unix socket has no address; all who come through it share one

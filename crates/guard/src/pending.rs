@@ -12,11 +12,11 @@ use ipwarden_engine::guard::{Admission, Answered, Identity, RequestHead, Worker}
 /// What nginx calls a request whose client went away before the answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Records its request if it is dropped before the guard has decided. It borrows what it would write:
-/// deciding in memory never waits, so that nobody can go away meanwhile.
+/// Records its request if it is dropped before the guard has decided: because the client went away, or
+/// because finding out who it is panicked. It borrows what it would write.
 pub(crate) struct Undecided<'a> {
     pub(crate) worker: &'a Worker,
-    pub(crate) head: &'a RequestHead<'a>,
+    pub(crate) head: RequestHead<'a>,
     pub(crate) user_agent: Option<&'a [u8]>,
     pub(crate) now: Moment,
     pub(crate) decided: bool,
@@ -35,7 +35,7 @@ impl Drop for Undecided<'_> {
             user_agent,
             identity: head.identity,
         };
-        worker.record(&worker.abandon(head, now), &answered);
+        worker.record(&worker.abandon(&head, now), &answered);
     }
 }
 

@@ -64,6 +64,7 @@ impl Bed {
     {
         let identify = |request: &actix_web::HttpRequest| {
             let key = request.headers().get("x-key")?.to_str().ok()?;
+            assert_ne!(key, "panic", "on purpose");
             Some(Identity::new(key))
         };
         init_service(
@@ -248,10 +249,13 @@ async fn every_request_is_recorded_once_however_it_ends() {
     app.call(get("/upgrade")).await.unwrap();
     let panicked = std::panic::AssertUnwindSafe(app.call(get("/panic"))).catch_unwind().await;
     assert!(panicked.is_err());
+    let unidentified = from("127.0.0.1").uri("/who").insert_header(("x-key", "panic"));
+    let panicked = app.call(unidentified.to_request());
+    assert!(std::panic::AssertUnwindSafe(panicked).catch_unwind().await.is_err());
     // The client goes away while the handler works.
     let mut call = Box::pin(app.call(get("/never")));
     assert!(futures_util::poll!(call.as_mut()).is_pending());
-    assert_eq!(bed.records().len(), 5);
+    assert_eq!(bed.records().len(), 6);
     drop(call);
     let seen: Vec<_> =
         bed.records().into_iter().map(|record| (record.path, record.status)).collect();
@@ -261,6 +265,7 @@ async fn every_request_is_recorded_once_however_it_ends() {
         ("/broken", 500),
         ("/upgrade", 101),
         ("/panic", 500),
+        ("/who", 500),
         ("/never", 499),
     ];
     assert_eq!(seen, expected.map(|(path, status)| (path.to_owned(), status)));

@@ -58,7 +58,8 @@ impl Route {
 fn the_list_of_these_tests_holds_every_route_of_the_api() {
     let source = include_str!("../../src/routes.rs");
     let (_, scope) = source.split_once("scope(\"/api/v1\")").unwrap();
-    let (scope, _) = scope.split_once(".default_service(web::to(nothing_here))").unwrap();
+    let (scope, _) =
+        scope.split_once(".default_service(web::to(nothing_here_with_a_key))").unwrap();
     let written: BTreeSet<&str> =
         scope.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/')).collect();
     let tested: BTreeSet<&str> = every_route().iter().map(|route| route.pattern).collect();
@@ -208,7 +209,8 @@ async fn another_method_than_those_of_a_route_is_answered_with_the_right_ones() 
     let bed = Bed::embedded(Launch::default()).await;
     let client = reqwest::Client::new();
     let ask = async |method: Method, path: &str| {
-        client.request(method, format!("{}{path}", bed.first().control)).send().await.unwrap()
+        let request = client.request(method, format!("{}{path}", bed.first().control));
+        request.bearer_auth(&bed.admin).send().await.unwrap()
     };
     for route in every_route() {
         let answer = ask(Method::PATCH, &format!("/api/v1{}", route.path)).await;
@@ -222,4 +224,26 @@ async fn another_method_than_those_of_a_route_is_answered_with_the_right_ones() 
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
         assert_eq!(field(&answer, "allow"), "GET, HEAD");
     }
+}
+
+#[tokio::test]
+async fn a_stranger_does_not_learn_which_routes_there_are() {
+    let bed = Bed::embedded(Launch::default()).await;
+    for (method, path) in [
+        (Method::GET, "/"),
+        (Method::GET, "/api/v1"),
+        (Method::GET, "/api/v1/nothing"),
+        (Method::PATCH, "/api/v1/blocks"),
+        (Method::GET, "/livez/x"),
+        (Method::GET, "/nowhere"),
+    ] {
+        for key in [None, Some("ipw_zzzzzzzzzzzz_0")] {
+            let (status, body) = bed.first().stranger(method.clone(), path, key, None).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}: {body}");
+        }
+    }
+    // A key for something else is a key.
+    let user = bed.key(Role::User).await;
+    let (status, _) = bed.first().stranger(Method::GET, "/nowhere", Some(&user), None).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
 }
