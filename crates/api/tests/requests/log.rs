@@ -6,6 +6,7 @@ use std::path::Path;
 use ipwarden_core::keys::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::common::{Bed, Launch, PATIENCE, eventually, now};
 
@@ -81,18 +82,66 @@ async fn log_01_every_answer_is_one_row_whatever_it_was() {
 #[tokio::test]
 async fn log_02_what_a_path_escapes_stays_escaped() {
     let path = "/%22%20%1B%5b31m%0d%0afake";
-    for bed in Bed::each(|launch| launch.with("IPWARDEN_LOG__LEVEL", "debug")).await {
-        let replica = bed.first();
-        let request = replica.request(Method::GET, path).header("user-agent", "a\tb");
-        request.send().await.unwrap();
-        bed.logs(1).await;
-        let record = bed.records().await.remove(0);
-        assert_eq!(record.path, path);
-        assert!(!record.user_agent.unwrap().contains('\t'));
-        let (_, page) = bed.api(Method::GET, "/api/v1/request-logs", None).await;
-        assert_eq!(page["items"][0]["path"], path);
-        assert!(!replica.said().contains('\u{1b}'), "{}", replica.said());
+    for format in ["text", "json"] {
+        let settings = |launch: Launch| {
+            launch.with("IPWARDEN_LOG__LEVEL", "debug").with("IPWARDEN_LOG__FORMAT", format)
+        };
+        for bed in Bed::each(settings).await {
+            let replica = bed.first();
+            let request = replica.request(Method::GET, path).header("user-agent", "a\tb");
+            request.send().await.unwrap();
+            bed.logs(1).await;
+            let record = bed.records().await.remove(0);
+            assert_eq!(record.path, path);
+            assert!(!record.user_agent.unwrap().contains('\t'));
+            let (_, page) = bed.api(Method::GET, "/api/v1/request-logs", None).await;
+            assert_eq!(page["items"][0]["path"], path);
+            let said = replica.said();
+            assert!(!said.contains('\u{1b}'), "{said}");
+            let own = said.lines().skip_while(|line| !line.contains("  try ")).skip(1);
+            assert!(own.clone().all(|line| !line.starts_with("fake")), "{said}");
+            if format == "json" {
+                let parses = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+                assert!(own.clone().all(parses), "{said}");
+            }
+        }
     }
+}
+
+/// LOG-04: what is asked for is never part of a statement, and matches as it stands.
+#[tokio::test]
+async fn log_04_quotes_and_wildcards_in_a_path_are_nothing_but_text() {
+    let paths = ["/';DROP%20TABLE%20request_logs;--", "/100%25_\\x", "/100%25ax", "/a_b", "/aXb"];
+    for bed in Bed::each(Launch::behind_proxies).await {
+        for path in paths {
+            let address = bed.first().public_address();
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+        }
+        bed.logs(paths.len()).await;
+        let found = async |prefix: &str| {
+            let query = format!("/api/v1/request-logs?path={}", percent(prefix));
+            let (status, page) = bed.api(Method::GET, &query, None).await;
+            assert_eq!(status, StatusCode::OK, "{page}");
+            let items = page["items"].as_array().unwrap().clone();
+            let mut paths: Vec<_> =
+                items.iter().map(|item| item["path"].as_str().unwrap().to_owned()).collect();
+            paths.sort();
+            paths
+        };
+        assert_eq!(found("/a_").await, ["/a_b"], "{}", bed.size);
+        assert_eq!(found("/%").await, Vec::<String>::new());
+        assert_eq!(found("/100%25_").await, ["/100%25_\\x"]);
+        assert_eq!(found("/';DROP").await, ["/';DROP%20TABLE%20request_logs;--"]);
+        assert_eq!(bed.logged().await, paths.len(), "the table is whole");
+    }
+}
+
+/// As a value in a query.
+fn percent(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 #[tokio::test]

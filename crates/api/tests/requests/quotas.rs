@@ -1,8 +1,11 @@
 //! Who is admitted how often.
 
+use std::time::Duration;
+
 use ipwarden_core::keys::Role;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::common::{Bed, Launch, PATIENCE, Replica, eventually, field, left};
 
@@ -40,6 +43,39 @@ async fn rl_01_rl_14_the_sixth_within_a_minute_waits_until_the_first_is_a_minute
             let limit = format!("\"anonymous\";r=0;t={seconds}");
             assert_eq!(field(&answer, "ratelimit"), limit);
         }
+    }
+}
+
+/// RL-01, with three in six seconds for five in sixty.
+#[tokio::test]
+async fn rl_01_who_asks_at_intervals_waits_until_the_oldest_has_aged() {
+    const PERIOD: f64 = 6.0;
+    const SPACE: Duration = Duration::from_millis(1_300);
+    let policies = "[[quotas]]\nname = \"short\"\npaths = [\"/\"]\nanonymous = \"3/6s\"\n";
+    for bed in Bed::each(|launch| launch.behind_proxies().file(policies)).await {
+        let ask = async |replica: &Replica| {
+            let sent = Instant::now();
+            let answer = replica.get("203.0.113.1", "/").await;
+            (sent, answer, Instant::now())
+        };
+        let (sent, first, received) = ask(bed.first()).await;
+        assert_eq!(first.status(), StatusCode::OK);
+        for _ in 0..2 {
+            tokio::time::sleep(SPACE).await;
+            assert_eq!(ask(bed.first()).await.1.status(), StatusCode::OK);
+        }
+        tokio::time::sleep(SPACE).await;
+        let (asked, refused, told) = ask(bed.replicas.last().unwrap()).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "{}", bed.size);
+        let wait: f64 = field(&refused, "retry-after").parse().unwrap();
+        // The oldest was admitted between being sent and being answered.
+        let [longest, shortest] =
+            [asked - received, told - sent].map(|age| (PERIOD - age.as_secs_f64()).ceil());
+        assert!((shortest..=longest).contains(&wait), "{wait} of {shortest} to {longest} s");
+        assert!(shortest < PERIOD, "it has aged");
+        // It is the truth: not before, and then at once.
+        tokio::time::sleep(Duration::from_secs_f64(wait)).await;
+        assert_eq!(ask(bed.first()).await.1.status(), StatusCode::OK, "{}", bed.size);
     }
 }
 
