@@ -287,6 +287,18 @@ fn the_longest_path_is_judged_in_a_moment_however_it_is_written() {
     }
 }
 
+#[test]
+fn of_more_segments_than_any_server_takes_only_the_words_are_looked_for() {
+    let paths = SensitivePaths::default();
+    let popped = |segments: usize| format!("/admin/..{}/public", "/.".repeat(segments));
+    assert!(!paths.matches(popped(1_000)), "it is read to its end");
+    assert!(paths.matches(popped(3_000)));
+    assert!(!paths.matches(format!("/x/..{}/public", "/.".repeat(3_000))));
+    for word in ["%61dmin", "AD%4DIN", "a%00dmin", "%2561dmin", "\u{ff41}dmin"] {
+        assert!(paths.matches(format!("{}/{word}", "/.".repeat(3_000))), "{word}");
+    }
+}
+
 /// The rule in its simplest form, on a path that needs no reading.
 fn exactly(path: &str) -> bool {
     ["/admin", "/login"].iter().any(|prefix| {
