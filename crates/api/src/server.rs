@@ -70,7 +70,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             context.redis.clone(),
             Moment::now(),
         );
-        context.spawn(|stop| ipwarden_scheduler::run(jobs, stop));
+        context.spawn(|stop| async move {
+            if let Err(error) = ipwarden_scheduler::run(jobs, stop).await {
+                tracing::error!(%error, "the hourly jobs do not run");
+            }
+        });
     }
     let connections = Connections::default();
     context.spawn(|stop| connections.clone().watch(stop));

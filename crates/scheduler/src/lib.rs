@@ -6,70 +6,84 @@
 //! comes.
 //!
 //! Times are UTC, where every hour comes once, by the clock of this machine: it only says when to look
-//! what there is to do. A clock that jumps to any year and back stops no job (which schedulers that
-//! compute their next time do not promise), and what is done is dated by the store.
+//! what there is to do, and what is done is dated by the store. Whoever has computed the next time of a
+//! job in a wrong year waits until then: so, when somebody has set the clock, every job is run once and
+//! its times are computed anew.
 //! What the jobs do is `ipwarden-core`'s.
 #![warn(missing_docs)]
 
 mod jobs;
-mod times;
+mod steps;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipwarden_engine::clock::Moment;
 use tokio::sync::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio_cron_scheduler::{Job as CronJob, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crate::jobs::{Job, Work};
-pub use crate::times::Times;
+use crate::steps::Steps;
 
-/// Every job and when it runs, in seconds.
-pub const JOBS: [(Job, Times); 6] = [
+/// Every job and when it runs: second, minute, hour, day of the month, month, day of the week.
+pub const JOBS: [(Job, &str); 6] = [
     // Ten seconds after the hour, when its last records are in; then every five minutes what came late.
-    (Job::Scan, Times { every: 5 * 60, after: 10 }),
-    (Job::EndBlocks, Times { every: 5, after: 0 }),
-    (Job::Heartbeat, Times { every: 5, after: 0 }),
-    (Job::MakeDays, Times { every: 60 * 60, after: 30 * 60 + 20 }),
-    (Job::DropDays, Times { every: 60 * 60, after: 40 * 60 + 40 }),
-    (Job::Forget, Times { every: 60 * 60, after: 50 * 60 + 50 }),
+    (Job::Scan, "10 */5 * * * *"),
+    (Job::EndBlocks, "*/5 * * * * *"),
+    (Job::Heartbeat, "*/5 * * * * *"),
+    (Job::MakeDays, "20 30 * * * *"),
+    (Job::DropDays, "40 40 * * * *"),
+    (Job::Forget, "50 50 * * * *"),
 ];
 
-/// How often somebody looks at the clock.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often somebody looks whether the clock was set.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long the end of the process waits for jobs; what they had not committed is done by the next.
 const LAST_JOBS: Duration = Duration::from_secs(2);
 
-/// Runs all jobs by the clock until `stop`. No failure of a job ends it.
-pub async fn run(work: Work, stop: CancellationToken) {
+/// Runs all jobs by the clock until `stop`.
+///
+/// # Errors
+/// When the clock of the jobs cannot be started; no failure of a job is one.
+pub async fn run(work: Work, stop: CancellationToken) -> Result<(), JobSchedulerError> {
     let (work, running) = (Arc::new(work), TaskTracker::new());
-    let mut jobs = JOBS.map(|(job, times)| {
-        // Held while the job runs, so that it never runs beside itself.
-        (job, times, times.count(Moment::now()), Arc::new(Mutex::new(())))
-    });
-    let start = |job, turn: &Arc<Mutex<()>>| {
-        running.spawn(run_once(job, work.clone(), turn.clone()));
-    };
-    for (job, _, _, turn) in &jobs {
-        start(*job, turn);
-    }
-    let mut looks = tokio::time::interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(looks.tick()).await.is_some() {
-        let now = Moment::now();
-        for (job, times, last, turn) in &mut jobs {
-            let count = times.count(now);
-            if std::mem::replace(last, count) != count {
-                start(*job, turn);
-            }
+    // Held while the job runs, so that it never runs beside itself.
+    let jobs = JOBS.map(|(job, times)| (job, times, Arc::new(Mutex::new(()))));
+    let mut steps = Steps::since(Moment::now());
+    loop {
+        let mut clock = JobScheduler::new().await?;
+        for (job, times, turn) in &jobs {
+            let (job, work, turn, running) = (*job, work.clone(), turn.clone(), running.clone());
+            let start = move || {
+                running.spawn(run_once(job, work.clone(), turn.clone()));
+            };
+            start();
+            clock.add(CronJob::new(*times, move |_, _| start())?).await?;
         }
+        clock.start().await?;
+        let set = stop.run_until_cancelled(until_set(&mut steps)).await.is_some();
+        clock.shutdown().await?;
+        if !set {
+            break;
+        }
+        tracing::info!("the clock of this machine was set: every job is run now");
     }
     running.close();
     if tokio::time::timeout(LAST_JOBS, running.wait()).await.is_err() {
         tracing::info!("a job is cut short; the next scheduler does it again");
+    }
+    Ok(())
+}
+
+async fn until_set(steps: &mut Steps) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if steps.noticed(Moment::now()) {
+            return;
+        }
     }
 }
 

@@ -74,7 +74,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         stopping.cancel();
     });
     tracing::info!("the jobs of this scheduler begin");
-    ipwarden_scheduler::run(Work::of(config, db, redis, Moment::now()), stop).await;
+    ipwarden_scheduler::run(Work::of(config, db, redis, Moment::now()), stop).await?;
     Ok(())
 }
 

@@ -85,7 +85,7 @@ async fn a_start_does_at_once_whatever_was_missed() {
         // Stopped before it began: the jobs of the start are still done.
         let stop = CancellationToken::new();
         stop.cancel();
-        ipwarden_scheduler::run(work(&db), stop).await;
+        ipwarden_scheduler::run(work(&db), stop).await.unwrap();
 
         let runs = db.run(|conn| scan_runs::page(conn, None, 10).boxed()).await.unwrap();
         let last_ended = [Window::last_ended(start), Window::last_ended(now())];
