@@ -6,8 +6,9 @@
 //! committed) makes it certain, a hint over Redis makes it quick, and whatever does not follow on
 //! (a gap, a store set back) makes it load everything again.
 //!
-//! It also keeps the copy on disk, from which a restart without its store still blocks, and tells the
-//! guard what the store's clock shows, because blocks end by that.
+//! It also keeps the copy on disk, and tells the guard what the store's clock shows, because blocks end
+//! by that. A restart begins with the copy: without its store it still blocks, and with it only what has
+//! changed since is asked for, once the last change in the copy was found to be one of this store's.
 //!
 //! What is deliberately absent: it changes nothing in the store, prunes nothing, and never
 //! takes lists away: without a store the last ones stay in force, and blocks in them still end.
@@ -23,6 +24,7 @@ use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::Guard;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use crate::db::{Db, DbError};
 
@@ -112,6 +114,12 @@ pub struct Feeder {
     version: Option<i64>,
     /// What building the lists took the last time; nothing if there was nothing to build.
     built_in: Duration,
+    /// When the change of that version was made, in microseconds since the Unix epoch; 0 if unknown.
+    made: i64,
+    /// `held` is of the copy on disk, and the store has not said yet that it knows it.
+    of_copy: bool,
+    /// `held` is being filled from the copy.
+    filling: Option<JoinHandle<()>>,
     status: watch::Sender<Status>,
     keys: watch::Sender<i64>,
     nudge: Arc<Notify>,
@@ -153,6 +161,9 @@ impl Feeder {
             held: Arc::default(),
             version: None,
             built_in: Duration::ZERO,
+            made: 0,
+            of_copy: false,
+            filling: None,
             status: watch::Sender::new(none),
             keys: watch::Sender::new(0),
             nudge: Arc::default(),
@@ -174,7 +185,8 @@ impl Feeder {
         if self.status.borrow().source != Source::None {
             return;
         }
-        let Some((lists, blocked, allowed)) = self.copy.load().await else { return };
+        let Some((lists, snapshot)) = self.copy.load().await else { return };
+        let (blocked, allowed) = (snapshot.blocked.len(), snapshot.allowed.len());
         self.status.send_modify(|status| {
             status.source = Source::Disk;
             status.version = lists.version;
@@ -183,6 +195,13 @@ impl Feeder {
         });
         tracing::info!(version = lists.version, blocked, allowed, "lists loaded from the disk");
         (self.publish)(lists);
+        // Decisions need nothing of it: only the next change does.
+        let held = self.held.clone();
+        (self.version, self.made) = (Some(snapshot.version), snapshot.made);
+        self.of_copy = true;
+        self.filling = Some(tokio::task::spawn_blocking(move || {
+            *held.lock() = Held::of(snapshot.blocked, snapshot.allowed);
+        }));
     }
 
     /// Asks the store once, and puts what is new into force. Says whether anything was.
@@ -194,9 +213,13 @@ impl Feeder {
         match asked {
             Ok(answer) => {
                 let fresh = match answer {
-                    Answer::Nothing => false,
+                    Answer::Nothing => {
+                        self.adopt_copy();
+                        false
+                    }
                     Answer::News(news) => self.take_in(news, now).await,
                 };
+                self.of_copy = false;
                 self.confirm(now);
                 Ok(fresh)
             }
@@ -210,7 +233,9 @@ impl Feeder {
     async fn ask(&self, now: Moment) -> Result<Answer, DbError> {
         let (version, now) = (self.version, date(now));
         if let Some(version) = version {
-            if let Some(answer) = impatient::since(&self.db, version, now).await? {
+            if self.is_known(version).await?
+                && let Some(answer) = impatient::since(&self.db, version, now).await?
+            {
                 return Ok(answer);
             }
             tracing::info!(version, "the changes do not follow on: loading the lists whole");
@@ -219,9 +244,26 @@ impl Feeder {
         patient.run(move |conn| news::everything(conn, now).boxed()).await
     }
 
+    /// Whether the lists at this version are the store's; only those of a copy are in doubt.
+    async fn is_known(&self, version: i64) -> Result<bool, DbError> {
+        let made = self.made;
+        match self.of_copy {
+            true => self.db.run(move |conn| news::is_of(conn, version, made).boxed()).await,
+            false => Ok(true),
+        }
+    }
+
     /// Builds new lists and puts them into force; says whether there were any.
     async fn take_in(&mut self, news: News, now: Moment) -> bool {
         let (version, keys, whole) = (news.version, news.keys, self.version.is_none());
+        let made = news.made.map_or(0, |made| made.timestamp_micros());
+        if let Some(filling) = self.filling.take()
+            && filling.await.is_err()
+        {
+            tracing::error!("reading the copy was cut short; the lists are loaded whole");
+            self.version = None;
+            return false;
+        }
         let held = self.held.clone();
         let built = tokio::task::spawn_blocking(move || {
             let (mut held, began) = (held.lock(), Moment::now());
@@ -235,7 +277,7 @@ impl Feeder {
             self.version = None;
             return false;
         };
-        (self.version, self.built_in) = (Some(version), built_in);
+        (self.version, self.made, self.built_in) = (Some(version), made, built_in);
         let fresh = lists.is_some();
         if let Some(lists) = lists {
             (self.publish)(lists);
@@ -260,8 +302,19 @@ impl Feeder {
         if let Some(version) = self.version
             && self.copy.is_due(now)
         {
-            self.copy.save(self.held.clone(), version, now).await;
+            self.copy.save(self.held.clone(), (version, self.made), now).await;
         }
+    }
+
+    /// The store has nothing newer than the copy on disk: it is as good as the store.
+    fn adopt_copy(&self) {
+        self.status.send_if_modified(|status| {
+            let of_copy = status.source == Source::Disk;
+            if of_copy {
+                status.source = Source::Store;
+            }
+            of_copy
+        });
     }
 
     fn confirm(&self, now: Moment) {

@@ -17,7 +17,7 @@ use ipwarden_core::db::entries::NewEntry;
 use ipwarden_core::db::list_changes::{self, List, Op};
 use ipwarden_core::db::{Conn, Db, DbError, allowed_ips, blocked_ips};
 use ipwarden_core::redis::RedisPool;
-use ipwarden_engine::blocklist::{Block, Lists};
+use ipwarden_engine::blocklist::{Block, Lists, disk};
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::network::Network;
 use parking_lot::Mutex;
@@ -332,6 +332,48 @@ async fn the_store_has_the_last_word_over_the_copy_on_disk() {
         assert_eq!(after.status().source, Source::Store);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_start_with_a_copy_asks_for_what_came_after_it_and_only_its_own_store() {
+    every_store(async |store: Store| {
+        let mut before = Replica::new(&store.db, store.dir.path());
+        block(&store.db, "192.0.2.1", "manual", None).await;
+        block(&store.db, "192.0.2.2", "manual", None).await;
+        before.feeder.start().await;
+        before.stop().await;
+        // What has no version of its own tells whether the lists were loaded whole.
+        delete_silently(&store.db, "192.0.2.1").await;
+        let version = block(&store.db, "192.0.2.3", "manual", None).await;
+
+        let mut after = Replica::new(&store.db, store.dir.path());
+        after.feeder.start().await;
+        assert!(["192.0.2.1", "192.0.2.2", "192.0.2.3"].iter().all(|it| after.is_blocked(it)));
+        let status = after.status();
+        assert_eq!((status.source, status.version, status.blocked), (Source::Store, version, 3));
+        after.stop().await;
+
+        // Now the copy is current, and its store at the same version.
+        let mut again = Replica::new(&store.db, store.dir.path());
+        again.feeder.start().await;
+        assert!(again.is_blocked("192.0.2.1"), "nothing was loaded at all");
+        assert_eq!(again.status().source, Source::Store);
+
+        // The copy of another store that is as far.
+        let path = store.dir.path().join(changes::COPY);
+        let copy = disk::load(&path).unwrap().unwrap();
+        disk::save(&path, copy.version, copy.made + 1, copy.blocked, copy.allowed).unwrap();
+        let mut elsewhere = Replica::new(&store.db, store.dir.path());
+        elsewhere.feeder.start().await;
+        assert!(!elsewhere.is_blocked("192.0.2.1") && elsewhere.is_blocked("192.0.2.3"));
+    })
+    .await;
+}
+
+async fn delete_silently(db: &Db, target: &str) {
+    let target = network(target);
+    let deleted = db.run(move |conn| blocked_ips::remove(conn, target).boxed());
+    deleted.await.unwrap();
 }
 
 #[tokio::test]

@@ -115,9 +115,10 @@ fn copy_on_disk(size: usize) {
     let path = directory.path().join("lists.snapshot");
     let mut random = Rng::with_seed(1);
     let entries: Vec<ListEntry> = (0..size).map(|_| draw(&mut random, 90)).collect();
-    let encode = median_ms(|| disk::encode(1, entries.iter().copied(), []));
-    let save =
-        median_ms(|| disk::save(&path, 1, entries.iter().copied(), []).expect("the disk has room"));
+    let encode = median_ms(|| disk::encode(1, 0, entries.iter().copied(), []));
+    let save = median_ms(|| {
+        disk::save(&path, 1, 0, entries.iter().copied(), []).expect("the disk has room")
+    });
     let load = median_ms(|| disk::load(&path).expect("it was just written"));
     let start = median_ms(|| {
         let snapshot = disk::load(&path).expect("it was just written").expect("it is there");

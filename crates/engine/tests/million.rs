@@ -32,7 +32,7 @@ fn a_million_networks_start_from_the_disk_and_one_more_is_found() {
     let mut entries: Vec<ListEntry> = (0..NETWORKS).map(|_| draw(&mut random)).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lists.snapshot");
-    disk::save(&path, 7, entries.iter().copied(), []).unwrap();
+    disk::save(&path, 7, 0, entries.iter().copied(), []).unwrap();
 
     let began = Moment::now();
     let snapshot = disk::load(&path).unwrap().unwrap();

@@ -291,6 +291,11 @@ impl Replica {
         (self.child, self.said) = (child, said);
     }
 
+    /// Its number among the processes.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where its data are.
     pub(crate) fn data(&self) -> PathBuf {
         self.dir().join("data")

@@ -12,6 +12,7 @@ mod clock;
 mod hostile;
 mod kill;
 mod load;
+mod million;
 mod operators;
 mod partition;
 mod postgres;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use ipwarden_engine::blocklist::disk::Snapshot;
 use ipwarden_engine::blocklist::{Lists, disk};
 use ipwarden_engine::clock::Moment;
 use parking_lot::Mutex;
@@ -30,14 +31,14 @@ impl Copy {
         Copy { path: Arc::new(path), outdated: false, not_before: 0, writing: None }
     }
 
-    /// The lists on disk and how many networks they hold, if there are any.
-    pub(super) async fn load(&self) -> Option<(Lists, usize, usize)> {
+    /// The lists on disk and what they were made of, if there are any.
+    pub(super) async fn load(&self) -> Option<(Lists, Snapshot)> {
         let path = self.path.clone();
         let load = move || match disk::load(&path) {
             Ok(snapshot) => snapshot.map(|snapshot| {
-                let (blocked, allowed) = (snapshot.blocked.len(), snapshot.allowed.len());
-                let lists = Lists::build(snapshot.version, snapshot.blocked, snapshot.allowed);
-                (lists, blocked, allowed)
+                let (blocked, allowed) = (&snapshot.blocked, &snapshot.allowed);
+                let (blocked, allowed) = (blocked.iter().copied(), allowed.iter().copied());
+                (Lists::build(snapshot.version, blocked, allowed), snapshot)
             }),
             Err(error) => {
                 tracing::warn!("{error}");
@@ -68,9 +69,14 @@ impl Copy {
 
     /// Starts to write the copy, and returns as soon as its bytes are collected; the disk may take its
     /// time.
-    pub(super) async fn save(&mut self, held: Arc<Mutex<Held>>, version: i64, now: Moment) {
+    pub(super) async fn save(
+        &mut self,
+        held: Arc<Mutex<Held>>,
+        (version, made): (i64, i64),
+        now: Moment,
+    ) {
         self.written().await;
-        let encode = move || held.lock().encode(version);
+        let encode = move || held.lock().encode(version, made);
         let Ok(bytes) = tokio::task::spawn_blocking(encode).await else { return };
         self.outdated = false;
         self.not_before = now.steady + (bytes.len() as u64 * REST_PER_BYTE).min(LONGEST_REST);

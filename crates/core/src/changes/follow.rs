@@ -57,7 +57,7 @@ impl Feeder {
         if let Some(version) = self.version
             && self.copy.is_outdated()
         {
-            self.copy.save(self.held.clone(), version, Moment::now()).await;
+            self.copy.save(self.held.clone(), (version, self.made), Moment::now()).await;
         }
         self.copy.written().await;
     }

@@ -38,6 +38,15 @@ impl Term {
 }
 
 impl Held {
+    /// What these entries come to, each network of which is there once.
+    pub(super) fn of(blocked: Vec<ListEntry>, allowed: Vec<ListEntry>) -> Held {
+        let terms = |entries: Vec<ListEntry>| {
+            let term = |entry: ListEntry| Term { ends: entry.ends, by_scan: entry.by_scan };
+            entries.into_iter().map(|entry| (entry.network, term(entry))).collect()
+        };
+        Held { blocked: terms(blocked), allowed: terms(allowed) }
+    }
+
     /// Brings both lists up to date; says whether anything is different now.
     pub(super) fn apply(&mut self, news: News) -> bool {
         let blocked = apply(&mut self.blocked, news.blocked);
@@ -51,8 +60,8 @@ impl Held {
     }
 
     /// The same for the disk.
-    pub(super) fn encode(&self, version: i64) -> Vec<u8> {
-        disk::encode(version, entries(&self.blocked), entries(&self.allowed))
+    pub(super) fn encode(&self, version: i64, made: i64) -> Vec<u8> {
+        disk::encode(version, made, entries(&self.blocked), entries(&self.allowed))
     }
 
     /// How many networks are blocked and how many allowed.

@@ -27,6 +27,8 @@ pub(super) enum Answer {
 /// The lists at `version`, or how they differ from what they were.
 pub(super) struct News {
     pub(super) version: i64,
+    /// When the change of that version was made, if it is still there.
+    pub(super) made: Option<DateTime<Utc>>,
     pub(super) blocked: ListNews,
     pub(super) allowed: ListNews,
     /// Whether API keys changed, or may have.
@@ -46,13 +48,21 @@ pub(super) enum ListNews {
 /// already, and is then read once more, which changes nothing.
 pub(super) async fn everything(conn: &mut Conn, now: DateTime<Utc>) -> Result<Answer, DbError> {
     let version = list_changes::version(conn).await?;
+    let made = list_changes::made(conn, version).await?;
     let now = conn.clock(now).await?;
     Ok(Answer::News(News {
         version,
+        made,
         blocked: ListNews::Whole(blocked_ips::listed(conn, now).await?),
         allowed: ListNews::Whole(allowed_ips::listed(conn, now).await?),
         keys: true,
     }))
+}
+
+/// Whether lists at this version, the last change of which was made then, are lists of this store.
+pub(super) async fn is_of(conn: &mut Conn, version: i64, made: i64) -> Result<bool, DbError> {
+    let known = list_changes::made(conn, version).await?;
+    Ok(known.is_some_and(|at| at.timestamp_micros() == made))
 }
 
 /// What changed since `held`; `None` if that cannot be told change by change.
@@ -86,6 +96,7 @@ pub(super) async fn since(
     let now = conn.clock(now).await?;
     Ok(Some(Answer::News(News {
         version,
+        made: changes.last().map(|change| change.at),
         blocked: ListNews::Of {
             rows: blocked_ips::listed_of(conn, &blocked, now).await?,
             networks: blocked,

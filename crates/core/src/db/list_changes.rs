@@ -168,11 +168,25 @@ pub async fn since(conn: &mut Conn, version: i64, limit: i64) -> Result<Vec<Chan
     on!(conn, |c| newer.load(c).await)
 }
 
-/// Deletes changes from before `before`; who is further behind reloads everything.
+/// When the change of this version was made; `None` if it is not there (any more).
+///
+/// # Errors
+/// As any statement.
+pub async fn made(conn: &mut Conn, version: i64) -> Result<Option<DateTime<Utc>>, DbError> {
+    let row = list_changes::table.find(version).select(list_changes::at);
+    let made: Option<TsValue> = on!(conn, |c| row.first(c).await.optional())?;
+    Ok(made.map(|at| at.0))
+}
+
+/// Deletes changes from before `before`, but never the last one, by which a copy is known to be of this
+/// store; who is further behind reloads everything.
 ///
 /// # Errors
 /// As any statement.
 pub async fn prune(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, DbError> {
-    let old = list_changes::table.filter(list_changes::at.lt(TsValue(before)));
+    let last = version(conn).await?;
+    let old = list_changes::table
+        .filter(list_changes::at.lt(TsValue(before)))
+        .filter(list_changes::version.lt(last));
     on!(conn, |c| diesel::delete(old).execute(c).await)
 }

@@ -7,8 +7,9 @@
 //! | bytes | content |
 //! |---|---|
 //! | 8 | `ipwlists` |
-//! | 4 | version of the format, 1 |
+//! | 4 | version of the format, 2 |
 //! | 8 | version of the lists |
+//! | 8 | when the last change of them was made, in µs since the Unix epoch by the store's clock |
 //! | 4 x 4 | how many entries: blocked IPv4, blocked IPv6, allowed IPv4, allowed IPv6 |
 //! | 14 or 26 each | address, length of the prefix, 1 if by the scan alone, end in µs since the Unix epoch (the greatest number: never) |
 //! | 4 | CRC-32 of all the above |
@@ -27,8 +28,8 @@ use super::ListEntry;
 use crate::network::Network;
 
 const MAGIC: [u8; 8] = *b"ipwlists";
-const FORMAT: u32 = 1;
-const HEADER: usize = 8 + 4 + 8 + 4 * 4;
+const FORMAT: u32 = 2;
+const HEADER: usize = 8 + 4 + 8 + 8 + 4 * 4;
 const CHECKSUM: usize = 4;
 /// What follows an address: prefix, flag, end.
 const TERMS: usize = 1 + 1 + 8;
@@ -41,6 +42,9 @@ const NEVER: i64 = i64::MAX;
 pub struct Snapshot {
     /// The version of the store that this is a picture of.
     pub version: i64,
+    /// When the change of that version was made: tells the store that it is of from any other. 0 if
+    /// that is not known.
+    pub made: i64,
     /// The blocklist.
     pub blocked: Vec<ListEntry>,
     /// The allowlist.
@@ -104,12 +108,18 @@ pub enum Damage {
 /// Replaces the file at `path` by this snapshot.
 ///
 /// Returns when the disk has it; the directory must exist.
-pub fn save<B, A>(path: &Path, version: i64, blocked: B, allowed: A) -> Result<(), DiskError>
+pub fn save<B, A>(
+    path: &Path,
+    version: i64,
+    made: i64,
+    blocked: B,
+    allowed: A,
+) -> Result<(), DiskError>
 where
     B: IntoIterator<Item = ListEntry>,
     A: IntoIterator<Item = ListEntry>,
 {
-    write(path, &encode(version, blocked, allowed))
+    write(path, &encode(version, made, blocked, allowed))
 }
 
 /// Reads the snapshot at `path`; `None` if there is no such file.
@@ -142,7 +152,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
 }
 
 /// The bytes of a snapshot.
-pub fn encode<B, A>(version: i64, blocked: B, allowed: A) -> Vec<u8>
+pub fn encode<B, A>(version: i64, made: i64, blocked: B, allowed: A) -> Vec<u8>
 where
     B: IntoIterator<Item = ListEntry>,
     A: IntoIterator<Item = ListEntry>,
@@ -153,8 +163,9 @@ where
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     bytes[12..20].copy_from_slice(&version.to_le_bytes());
+    bytes[20..28].copy_from_slice(&made.to_le_bytes());
     for (place, count) in
-        bytes[20..HEADER].chunks_exact_mut(4).zip([blocked, allowed].as_flattened())
+        bytes[28..HEADER].chunks_exact_mut(4).zip([blocked, allowed].as_flattened())
     {
         place.copy_from_slice(&count.to_le_bytes());
     }
@@ -202,7 +213,7 @@ pub fn decode(bytes: &[u8]) -> Result<Snapshot, Damage> {
     if format != FORMAT {
         return Err(Damage::Format(format));
     }
-    let counts: [u32; 4] = std::array::from_fn(|at| le_u32(&header[20 + 4 * at..][..4]));
+    let counts: [u32; 4] = std::array::from_fn(|at| le_u32(&header[28 + 4 * at..][..4]));
     let lengths = [ENTRY4, ENTRY6, ENTRY4, ENTRY6];
     let entries: u64 =
         counts.iter().zip(lengths).map(|(count, length)| u64::from(*count) * length as u64).sum();
@@ -226,9 +237,8 @@ pub fn decode(bytes: &[u8]) -> Result<Snapshot, Damage> {
         Ok(list)
     };
     Ok(Snapshot {
-        version: i64::from_le_bytes(
-            header[12..20].try_into().expect("eight bytes are eight bytes"),
-        ),
+        version: le_i64(&header[12..20]),
+        made: le_i64(&header[20..28]),
         blocked: list(counts[0], counts[1])?,
         allowed: list(counts[2], counts[3])?,
     })
@@ -236,6 +246,10 @@ pub fn decode(bytes: &[u8]) -> Result<Snapshot, Damage> {
 
 fn le_u32(bytes: &[u8]) -> u32 {
     u32::from_le_bytes(bytes.try_into().expect("callers pass four bytes"))
+}
+
+fn le_i64(bytes: &[u8]) -> i64 {
+    i64::from_le_bytes(bytes.try_into().expect("callers pass eight bytes"))
 }
 
 struct Entries<'a> {

@@ -4,6 +4,7 @@ use super::*;
 fn some() -> Snapshot {
     Snapshot {
         version: 41,
+        made: 1_767_225_600_000_000,
         blocked: vec![
             entry("0.0.0.0", Some(NOW)),
             entry("10.0.0.0/8", None),
@@ -19,7 +20,8 @@ fn some() -> Snapshot {
 }
 
 fn encoded(snapshot: &Snapshot) -> Vec<u8> {
-    encode(snapshot.version, snapshot.blocked.iter().copied(), snapshot.allowed.iter().copied())
+    let Snapshot { version, made, blocked, allowed } = snapshot;
+    encode(*version, *made, blocked.iter().copied(), allowed.iter().copied())
 }
 
 #[test]
@@ -27,9 +29,9 @@ fn what_was_saved_is_loaded_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lists.snapshot");
     assert_eq!(load(&path).unwrap(), None);
-    save(&path, 1, [], []).unwrap();
+    save(&path, 1, 0, [], []).unwrap();
     assert_eq!(load(&path).unwrap(), Some(Snapshot { version: 1, ..Snapshot::default() }));
-    save(&path, 41, some().blocked, some().allowed).unwrap();
+    save(&path, 41, some().made, some().blocked, some().allowed).unwrap();
     assert_eq!(load(&path).unwrap(), Some(some()));
     let names: Vec<_> = std::fs::read_dir(directory.path())
         .unwrap()
@@ -67,15 +69,15 @@ fn every_flipped_bit_is_noticed() {
 
 #[test]
 fn counts_of_billions_in_a_small_file_reserve_nothing() {
-    let mut bytes = encode(1, [], []);
-    bytes[20..36].fill(0xff);
+    let mut bytes = encode(1, 0, [], []);
+    bytes[28..44].fill(0xff);
     assert!(matches!(decode(&bytes), Err(Damage::Length { expected, .. }) if expected > 1 << 38));
 }
 
 #[test]
 fn a_prefix_that_cannot_be_is_refused_even_with_a_right_checksum() {
-    let mut bytes = encode(1, [entry("192.0.2.1", None)], []);
-    for (place, wrong) in [(40, 33), (40, 8), (41, 2)] {
+    let mut bytes = encode(1, 0, [entry("192.0.2.1", None)], []);
+    for (place, wrong) in [(48, 33), (48, 8), (49, 2)] {
         let right = std::mem::replace(&mut bytes[place], wrong);
         let end = bytes.len() - 4;
         let checksum = crc32fast::hash(&bytes[..end]);
@@ -109,10 +111,10 @@ fn an_error_names_the_file_and_says_that_it_is_ignored() {
 fn a_copy_that_cannot_be_written_leaves_the_one_before() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lists.snapshot");
-    save(&path, 1, [], []).unwrap();
+    save(&path, 1, 0, [], []).unwrap();
     // A directory in the place of the new file cannot be opened for writing, not even by root.
     std::fs::create_dir(directory.path().join("lists.snapshot.new")).unwrap();
-    assert!(matches!(save(&path, 2, [], []), Err(DiskError::Write { .. })));
+    assert!(matches!(save(&path, 2, 0, [], []), Err(DiskError::Write { .. })));
     assert_eq!(load(&path).unwrap().unwrap().version, 1);
 }
 
@@ -120,12 +122,13 @@ proptest! {
     #[test]
     fn any_lists_come_back_from_their_bytes(
         version in any::<i64>(),
+        made in any::<i64>(),
         blocked in prop::collection::vec(list_entry(), 0..50),
         allowed in prop::collection::vec(list_entry(), 0..50),
     ) {
-        let read = decode(&encode(version, blocked.clone(), allowed.clone())).unwrap();
+        let read = decode(&encode(version, made, blocked.clone(), allowed.clone())).unwrap();
         let narrow_first = |mut list: Vec<ListEntry>| { list.sort_by_key(|entry| entry.network.is_ipv6()); list };
-        prop_assert_eq!(read, Snapshot { version, blocked: narrow_first(blocked), allowed: narrow_first(allowed) });
+        prop_assert_eq!(read, Snapshot { version, made, blocked: narrow_first(blocked), allowed: narrow_first(allowed) });
     }
 
     #[test]
