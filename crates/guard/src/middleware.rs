@@ -142,6 +142,7 @@ async fn admit(
         identity: None,
     };
     let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
+    #[expect(clippy::needless_late_init, reason = "what is undecided borrows it, and goes first")]
     let identity: Option<Identity>;
     let mut undecided = Undecided { worker, head, user_agent, now, decided: false };
     identity = identify.and_then(|identify| identify(request.request()));
