@@ -24,6 +24,10 @@ reliability:
 reliability-short:
     bash .ci/reliability short
 
+# What it costs, beside a bare handler and its peers, into docs/BENCHMARKS.md; `just bench quick` only shows it.
+bench *ARGUMENTS:
+    bash .ci/bench {{ARGUMENTS}}
+
 # Formats the code.
 format:
     cargo fmt --all

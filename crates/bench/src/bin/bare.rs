@@ -1,0 +1,19 @@
+//! The handler with nothing around it: the limit that everything else is measured against.
+
+use actix_web::{App, HttpServer};
+use ipwarden_bench::{HEAD_LIMIT, handler, listen};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[expect(clippy::print_stdout, reason = "who starts this reads where it listens")]
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let (listener, address) = listen()?;
+    let server = HttpServer::new(|| App::new().configure(handler))
+        .workers(1)
+        .client_request_timeout(HEAD_LIMIT)
+        .listen(listener)?;
+    println!("public {address}");
+    Ok(server.run().await?)
+}
