@@ -20,7 +20,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::clock::Moment;
-use ipwarden_engine::spool::{SegmentId, Spool};
+use ipwarden_engine::spool::{SegmentId, Spool, SpoolError};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -354,6 +354,10 @@ impl Recorder {
                 })
             }
         };
+        // Its writer has sealed it and is about to say so: it goes with the next look.
+        if let Err(SpoolError::StillOpen(_)) = done {
+            return;
+        }
         course.positions.remove(&segment);
         course.damaged.remove(&segment);
         course.unread.remove(&segment);

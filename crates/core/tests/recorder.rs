@@ -313,3 +313,24 @@ async fn a_store_without_its_file_is_no_end_of_the_records() {
     assert_eq!(recorder.ship_all(now()).await.unwrap(), 10);
     expect_exactly(&db, 0..10).await;
 }
+
+/// A writer seals its segment a moment before the spool knows that it is done; a recorder that looks just
+/// then tries again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_is_sealed_while_the_recorder_looks_is_put_away_at_the_next_look() {
+    every_store(async |store: Store| {
+        let spool = spool(store.dir.path());
+        let recorder = recorder(&spool, &store.db);
+        for round in 0..300 {
+            let mut writer = spool.writer();
+            append(&mut writer, round..round + 1);
+            let ending = std::thread::spawn(move || drop(writer));
+            recorder.ship_all(now()).await.unwrap();
+            ending.join().unwrap();
+        }
+        recorder.ship_all(now()).await.unwrap();
+        assert_eq!(spool.segments(), [], "segments that nobody will put away");
+        expect_exactly(&store.db, 0..300).await;
+    })
+    .await;
+}

@@ -52,7 +52,7 @@ async fn a_finding_is_reviewed_once_and_blocks_just_its_address() {
         assert_eq!((blocked.finding.status, blocked.version), (Status::Blocked, Some(1)));
         let entry = blocked.block.unwrap().entry;
         assert_eq!((entry.network, &*entry.origin), (network("2001:db8::/64"), "scan"));
-        assert_eq!(entry.reason, "240 requests within an hour");
+        assert_eq!(entry.reason, "240 requests within one window of the scan");
         let again = judge(1, to_block(false)).await.unwrap();
         assert!(again.already && again.block.is_none() && again.version.is_none());
         let otherwise = judge(1, Judgement::Dismiss).await.unwrap_err();

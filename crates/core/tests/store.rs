@@ -353,6 +353,8 @@ async fn only_nodes_seen_within_fifteen_seconds_are_live() {
             .db
             .transaction(|conn| {
                 async move {
+                    let wrong = now() + TimeDelta::days(5_000);
+                    nodes::beat(conn, "of-2040", "api", wrong, wrong).await?;
                     let late = now() + TimeDelta::seconds(14);
                     assert_eq!(nodes::beat(conn, "a", "api", now(), now()).await?, 1);
                     assert_eq!(nodes::beat(conn, "b", "api", late, late).await?, 2);

@@ -97,7 +97,8 @@ async fn an_access_log_goes_in_once_and_what_it_holds_is_found_reviewed_and_bloc
         let check = store.done(&["check", "203.0.113.9"]);
         assert!(check.starts_with("203.0.113.9: blocked, "), "{check}");
         assert!(
-            check.contains("scan by cli:") && check.contains("120 requests within an hour"),
+            check.contains("scan by cli:")
+                && check.contains("120 requests within one window of the scan"),
             "{check}"
         );
         assert!(check.contains("finding ") && check.contains("is blocked"), "{check}");

@@ -41,7 +41,8 @@ pub async fn beat(
     live(conn, kind, now).await
 }
 
-/// How many nodes of a kind were seen within [`LIVE`].
+/// How many nodes of a kind were seen within [`LIVE`]. A heartbeat from the future tells of a clock
+/// that was wrong, and counts no more than one from the past.
 ///
 /// # Errors
 /// As any statement.
@@ -49,6 +50,7 @@ pub async fn live(conn: &mut Conn, kind: &str, now: DateTime<Utc>) -> Result<i64
     let rows = nodes::table
         .filter(nodes::kind.eq(kind.to_owned()))
         .filter(nodes::seen_at.gt(TsValue(now - LIVE)))
+        .filter(nodes::seen_at.lt(TsValue(now + LIVE)))
         .count();
     on!(conn, |c| rows.get_result(c).await)
 }

@@ -154,7 +154,7 @@ async fn audit(
 
 fn found(finding: &SuspiciousIp) -> String {
     match finding.rule {
-        Rule::Volume => format!("{} requests within an hour", finding.hits),
+        Rule::Volume => format!("{} requests within one window of the scan", finding.hits),
         Rule::SensitivePath => format!("{} requests for sensitive paths", finding.hits),
     }
 }

@@ -160,7 +160,7 @@ async fn block(
     let request = Request {
         targets: vec![Parsed { network: finding.network, masked: false }],
         term,
-        reason: Some(format!("{} requests within an hour", finding.hits)),
+        reason: Some(format!("{} requests within one window of the scan", finding.hits)),
         origin: SCAN.to_owned(),
         force: false,
     };
