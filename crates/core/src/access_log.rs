@@ -81,7 +81,8 @@ impl<'r> AccessLog<'r> {
         loop {
             let (parsed, torn) = match self.lines.next()? {
                 None => return Ok(None),
-                Some(RawLine::Whole(b"")) => continue,
+                // A torn one is a line break of two bytes of which the second is not there yet.
+                Some(RawLine::Whole(b"") | RawLine::Torn(b"")) => continue,
                 Some(RawLine::TooLong) => (Err((Unreadable::TooLong, String::new())), false),
                 Some(RawLine::Whole(bytes)) => (self::read(bytes, self.sensitive), false),
                 Some(RawLine::Torn(bytes)) => (self::read(bytes, self.sensitive), true),

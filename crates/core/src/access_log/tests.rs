@@ -108,6 +108,16 @@ fn unreadable_lines_are_told_by_number_and_stop_nothing() {
     );
 }
 
+/// Found by the fuzz target `access_log_line`.
+#[test]
+fn half_a_line_break_at_the_end_is_no_line() {
+    let torn = format!("{}\r\n\r", line(1));
+    let (paths, unreadable, mark) = read_all(torn.as_bytes(), None);
+    assert_eq!((paths.len(), unreadable, mark.lines), (1, vec![], 1));
+    let grown = format!("{torn}\n{}\r\n", line(2));
+    assert_eq!(read_all(grown.as_bytes(), Some(mark)).0, ["/2"]);
+}
+
 #[test]
 fn a_line_beyond_64_kib_is_passed_over() {
     let long = "x".repeat(300_000);
