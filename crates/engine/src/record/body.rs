@@ -50,6 +50,12 @@ pub enum RecordError {
     /// A reference of more than 60 bits.
     #[error("the record's reference has more than 60 bits")]
     Reference,
+    /// An IPv4 address that is written as IPv6, under which nobody would look for it.
+    #[error("the record's address is not canonical")]
+    Address,
+    /// A path with the query that the writer leaves out.
+    #[error("the record's path holds a query")]
+    Query,
     /// A text that the writer would have cut.
     #[error("the record's {0} is too long")]
     TooLong(&'static str),
@@ -106,10 +112,16 @@ impl Record {
         } else {
             IpAddr::V6(Ipv6Addr::from(take::<16>(&mut rest, "address")?))
         };
+        if address != address.to_canonical() {
+            return Err(RecordError::Address);
+        }
         let bits = u64::from_le_bytes(take(&mut rest, "reference")?);
         let reference = Reference::from_bits(bits).ok_or(RecordError::Reference)?;
         let method = take_ascii(&mut rest, "method", MAX_METHOD, VISIBLE)?;
         let path = take_ascii(&mut rest, "path", MAX_PATH, VISIBLE)?;
+        if path.contains(['?', '#']) {
+            return Err(RecordError::Query);
+        }
         let identity = (flags & IDENTITY != 0).then(|| take_identity(&mut rest)).transpose()?;
         let user_agent = (flags & USER_AGENT != 0)
             .then(|| take_ascii(&mut rest, "user agent", MAX_USER_AGENT, PRINTABLE))

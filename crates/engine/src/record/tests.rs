@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -116,6 +118,11 @@ fn what_is_wrong_with_a_body_is_said_precisely() {
     assert_eq!(changed(24, 33), RecordError::TooLong("method"));
     assert_eq!(changed(26, b'\n'), RecordError::Unescaped("method"));
     assert_eq!(changed(31, 0), RecordError::Unescaped("path"));
+    assert_eq!(changed(31, b'?'), RecordError::Query);
+    let address = "2001:db8::7".parse().unwrap();
+    let mut mapped = body(&RecordRef { address, ..request(b"/", None) });
+    mapped[12..28].copy_from_slice(&Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped().octets());
+    assert_eq!(Record::decode(&mapped), Err(RecordError::Address), "nobody would find it");
     let long = [good.as_slice(), &[0]].concat();
     assert_eq!(Record::decode(&long), Err(RecordError::Trailing(1)));
 }
