@@ -164,6 +164,8 @@ async fn a_killed_process_loses_no_answered_request_no_block_and_no_key() {
 #[case::no_toml("[scan\n", &[], "ipwarden.toml is not valid TOML")]
 #[case::a_typo_makes_no_new_store("", &[("DATABASE_URL", "postgre://db/ipwarden")], "postgre")]
 #[case::unknown_store("", &[("DATABASE_URL", "mysql://db/ipwarden")], "unknown scheme `mysql`")]
+#[case::impossible_port("", &[("DATABASE_URL", "postgres://me@db:99999/x")], "DATABASE_URL")]
+#[case::unknown_level("", &[("IPWARDEN_LOG__LEVEL", "loud")], "`loud` is no level")]
 #[case::unknown_redis("", &[("REDIS_URL", "memcached://db")], "memcached")]
 #[case::everyone_trusted("", &[("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "0.0.0.0/0")], "0.0.0.0/0")]
 #[case::bad_proxy("", &[("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "10.0.0.0/33")], "10.0.0.0/33")]
@@ -194,6 +196,23 @@ async fn a_taken_port_is_named_with_its_key() {
     let (status, said) = Launch::default().with("IPWARDEN_PUBLIC__BIND", &address).fail().await;
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("public.bind") && said.contains(&address), "{said}");
+}
+
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_used_is_named_with_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    // A file stands where the spool belongs; that hinders root as well.
+    let taken = dir.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    std::fs::write(taken.join("spool"), "").unwrap();
+    for unusable in [file, taken] {
+        let path = unusable.to_str().unwrap();
+        let (status, said) = Launch::default().with("IPWARDEN_DATA_DIR", path).fail().await;
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("data_dir {path} cannot be")), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -106,7 +106,8 @@ impl Context {
         let data_dir = std::path::absolute(&config.data_dir)?;
         std::fs::create_dir_all(&data_dir)
             .with_context(|| format!("data_dir {} cannot be made", data_dir.display()))?;
-        let spool = open_spool(&config, &data_dir)?;
+        let spool = open_spool(&config, &data_dir)
+            .with_context(|| format!("data_dir {} cannot be used", data_dir.display()))?;
 
         let db = open_store(&config, Create::IfMissing).await?;
         let answers = prepare_schema(&db).await?;

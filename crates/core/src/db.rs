@@ -66,3 +66,4 @@ mod types;
 pub use connection::{Conn, Db};
 pub use error::DbError;
 pub use sqlite::{Create, DataVersion};
+pub(crate) use tls::check_url;

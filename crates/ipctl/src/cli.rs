@@ -196,6 +196,7 @@ impl StatusFilter {
 #[command(group = ArgGroup::new("judgement").required(true))]
 pub(crate) struct Review {
     /// Of the finding, as `ipctl list-suspicious` shows it
+    #[arg(value_parser = values::finding)]
     pub(crate) id: i64,
     /// Block its address, just that
     #[arg(long, group = "judgement")]

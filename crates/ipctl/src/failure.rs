@@ -67,7 +67,7 @@ impl Failure {
                      `ipctl config show` tells which one is used"
                 }
                 Failure::Store(DbError::Hindered(_)) => {
-                    "\nhint: nothing was changed; try again later"
+                    "\nhint: nothing was changed; try again when that is over"
                 }
                 Failure::Store(DbError::Unconfirmed(_)) => {
                     "\nhint: look whether it is there, and try again if it is not"

@@ -26,6 +26,7 @@ fn run_in(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
 #[case::bad_duration(&["block", "192.0.2.1", "--for", "4"], "not a duration")]
 #[case::bad_time(&["logs", "--since", "yesterday"], "2h for two hours ago")]
 #[case::bad_role(&["key", "create", "x", "--role", "root"], "operator")]
+#[case::bad_finding(&["review", "abc", "--block"], "list-suspicious")]
 #[case::no_judgement(&["review", "1"], "--dismiss")]
 #[case::control_characters(&["block", "192.0.2.1", "--reason", "a\u{1b}[31mb"], "one line")]
 fn what_cannot_be_meant_exits_2_and_says_what_can(#[case] line: &[&str], #[case] says: &str) {

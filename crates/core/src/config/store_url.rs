@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::secret::mask_url;
+use crate::db::check_url;
 
 /// Where everything is remembered. Shows without its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub enum StoreUrlError {
     /// Nothing, or not enough, after the scheme.
     #[error("{0}")]
     Incomplete(&'static str),
+    /// A server, a port or a parameter that cannot be.
+    #[error("{0}")]
+    Postgres(String),
 }
 
 const STORES: &str = "`sqlite://path` or `postgres://user@host/database`";
@@ -62,7 +66,10 @@ impl FromStr for StoreUrl {
             "postgres" | "postgresql" if rest.is_empty() => Err(StoreUrlError::Incomplete(
                 "names no server: write `postgres://user@host/database`",
             )),
-            "postgres" | "postgresql" => Ok(StoreUrl::Postgres(url.to_owned())),
+            "postgres" | "postgresql" => match check_url(url) {
+                Ok(()) => Ok(StoreUrl::Postgres(url.to_owned())),
+                Err(why) => Err(StoreUrlError::Postgres(why)),
+            },
             other => Err(StoreUrlError::UnknownScheme(other.to_owned())),
         }
     }
@@ -120,6 +127,20 @@ mod tests {
         ] {
             url.parse::<StoreUrl>().unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_is_refused_with_the_reason_and_without_the_password() {
+        for (url, reason) in [
+            ("postgres://me:sesame@db:99999/x", "port"),
+            ("postgres:///x", "names no server"),
+            ("postgres://me:sesame@db/x?sslmode=always", "sslmode always"),
+            ("postgres://me:sesame@db/x?colour=red", "colour"),
+        ] {
+            let error = url.parse::<StoreUrl>().unwrap_err().to_string();
+            assert!(error.contains(reason) && !error.contains("sesame"), "{error}");
+        }
+        "postgres:///x?host=/run/postgresql".parse::<StoreUrl>().unwrap();
     }
 
     #[test]

@@ -172,5 +172,14 @@ fn open_connection(path: &Path) -> Result<diesel::SqliteConnection, DbError> {
         connection.batch_execute(SETUP).map_err(|error| error.to_string())?;
         Ok(connection)
     };
-    open().map_err(|error: String| DbError::Unreachable(format!("{}: {error}", path.display())))
+    open().map_err(|error: String| {
+        let at = path.display();
+        match error.contains("readonly database") {
+            // Most often a command given as another user than the service runs as.
+            true => DbError::Hindered(format!(
+                "{at}: {error}; its user needs to write the file and the directory it lies in"
+            )),
+            false => DbError::Unreachable(format!("{at}: {error}")),
+        }
+    })
 }

@@ -11,6 +11,7 @@
 //! | `verify-ca` | yes | signed by `sslrootcert`, or by one of the system's |
 //! | `verify-full` | yes | the same, and for this host |
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -41,9 +42,34 @@ enum Verify {
 
 impl Target {
     pub(super) fn parse(url: &str) -> Result<Target, DbError> {
+        let Described { config, verify, root } = Described::read(url).map_err(DbError::Url)?;
+        Ok(Target { config, tls: MakeRustlsConnect::new(client_config(verify, root.as_deref())?) })
+    }
+}
+
+/// Says what is wrong with the URL of a PostgreSQL, without a look at any file that it names.
+///
+/// # Errors
+/// What is wrong, and what would be right; never with the password.
+pub(crate) fn check_url(url: &str) -> Result<(), String> {
+    Described::read(url).map(drop)
+}
+
+/// What a URL says.
+struct Described {
+    config: tokio_postgres::Config,
+    verify: Verify,
+    root: Option<String>,
+}
+
+impl Described {
+    fn read(url: &str) -> Result<Described, String> {
         let (url, mode, root) = split(url);
         let mut config: tokio_postgres::Config =
-            url.parse().map_err(|error: tokio_postgres::Error| DbError::Url(error.to_string()))?;
+            url.parse().map_err(|error: tokio_postgres::Error| why(&error))?;
+        if config.get_hosts().is_empty() {
+            return Err("names no server: write `postgres://user@host/database`".to_owned());
+        }
         let (ssl, verify) = match (mode.as_deref().unwrap_or("prefer"), &root) {
             ("disable", _) => (SslMode::Disable, Verify::Nothing),
             ("allow" | "prefer", _) => (SslMode::Prefer, Verify::Nothing),
@@ -51,14 +77,20 @@ impl Target {
             ("require" | "verify-ca", _) => (SslMode::Require, Verify::Chain),
             ("verify-full", _) => (SslMode::Require, Verify::ChainAndHost),
             (other, _) => {
-                return Err(DbError::Url(format!(
+                return Err(format!(
                     "sslmode {other} is unknown: use disable, prefer, require, verify-ca or verify-full"
-                )));
+                ));
             }
         };
         config.ssl_mode(ssl);
-        Ok(Target { config, tls: MakeRustlsConnect::new(client_config(verify, root.as_deref())?) })
+        Ok(Described { config, verify, root })
     }
+}
+
+/// The library keeps what exactly is wrong in the cause.
+fn why(error: &tokio_postgres::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}: write `postgres://user@host:5432/database`")
 }
 
 /// Takes `sslmode` and `sslrootcert` out of a URL's query.

@@ -87,6 +87,12 @@ pub(super) fn words(text: &str) -> Result<String, String> {
     Ok(words.to_owned())
 }
 
+/// The number of a finding.
+pub(super) fn finding(text: &str) -> Result<i64, String> {
+    text.parse()
+        .map_err(|_| "no number of a finding; `ipctl list-suspicious` shows them".to_owned())
+}
+
 pub(super) fn name(text: &str) -> Result<String, String> {
     match words(text)? {
         name if name.is_empty() => Err("must not be empty".to_owned()),

@@ -174,11 +174,18 @@ impl Log {
         Log {
             level: layers.value("log.level", default.level, |raw| {
                 let text = read::text(raw)?;
-                match tracing_subscriber::EnvFilter::try_new(&text) {
-                    Ok(_) => Ok(text),
-                    Err(error) => Err(format!(
-                        "{error}: write error, warn, info, debug, trace or `info,ipwarden_core=debug`"
-                    )),
+                let right = "write error, warn, info, debug, trace or `info,ipwarden_core=debug`";
+                // A word alone is a module to the filter, and everything else would be silent.
+                let is_level =
+                    |part: &str| part.parse::<tracing::level_filters::LevelFilter>().is_ok();
+                let alone = text
+                    .split(',')
+                    .map(str::trim)
+                    .find(|part| !part.contains(['=', '[']) && !is_level(part));
+                match (tracing_subscriber::EnvFilter::try_new(&text), alone) {
+                    (Ok(_), None) => Ok(text),
+                    (Ok(_), Some(word)) => Err(format!("`{word}` is no level: {right}")),
+                    (Err(error), _) => Err(format!("{error}: {right}")),
                 }
             }),
             format: layers.value("log.format", default.format, |raw| {
