@@ -28,6 +28,10 @@ reliability-short:
 bench *ARGUMENTS:
     bash .ci/bench {{ARGUMENTS}}
 
+# Fuzzes a target for so many seconds; without a target it names them.
+fuzz *ARGUMENTS:
+    bash .ci/fuzz {{ARGUMENTS}}
+
 # Formats the code.
 format:
     cargo fmt --all
