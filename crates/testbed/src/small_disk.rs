@@ -38,12 +38,13 @@ impl SmallDisk {
         self.place.as_ref().expect("there until it is dropped").path()
     }
 
-    /// Takes all that is left of it.
+    /// Takes all that is left of it; again what has become free since.
     ///
     /// # Errors
     /// Any other than that it is full.
     pub fn fill(&self) -> anyhow::Result<()> {
-        let mut file = std::fs::File::create(self.path().join(FILLING))?;
+        let filling = self.path().join(FILLING);
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(filling)?;
         let some = vec![0; 4096];
         loop {
             match file.write_all(&some) {

@@ -74,6 +74,14 @@ impl Launch {
         self.with("IPWARDEN_PUBLIC__BIND", &public).with("IPWARDEN_CONTROL__BIND", &control)
     }
 
+    /// The same with its `data_dir` on another disk.
+    pub(crate) fn keeps_data_on(self, disk: &Path) -> Launch {
+        let data = disk.join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink(data, self.dir.path().join("data")).unwrap();
+        self
+    }
+
     /// The same with an `ipwarden.toml`.
     pub(crate) fn file(self, text: &str) -> Launch {
         std::fs::write(self.dir.path().join("ipwarden.toml"), text).unwrap();

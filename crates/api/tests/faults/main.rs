@@ -9,6 +9,7 @@ mod common;
 mod blocks;
 mod check;
 mod clock;
+mod disk;
 mod hostile;
 mod kill;
 mod load;
