@@ -246,6 +246,7 @@ fn open_spool(config: &Config, data_dir: &Path) -> anyhow::Result<Spool> {
     let options = SpoolOptions {
         max_bytes: log.spool_bytes,
         durability: log.durability,
+        keep_damaged: log.retention,
         ..SpoolOptions::default()
     };
     Ok(Spool::open(data_dir, options)?)

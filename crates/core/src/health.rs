@@ -4,6 +4,7 @@
 //! open to all who reach it. What went wrong once (records lost, headers that could not be read) is
 //! degraded for [`LATELY`], not until the next start: the figures of `/metrics` never forget it.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -132,8 +133,16 @@ fn request_log(
     let waiting = format!("{} bytes in {} segments of the spool", spool.bytes, spool.segments);
     let age = age_of_oldest(spool, now);
     let full = spool.bytes.saturating_mul(100) / bound.max(1);
-    if spool.stalled {
-        let text = "the disk of data_dir is full and records are dropped: free some of it";
+    if let Some(why) = spool.stalled {
+        let text = match why {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                "the disk of data_dir is full and records are dropped: free some of it".to_owned()
+            }
+            why => format!(
+                "data_dir cannot be written ({why}) and records are dropped: the log of this \
+                 process says more"
+            ),
+        };
         return Condition::degraded(NAME, format!("{text}; {waiting}"));
     }
     if full >= NEARLY_FULL.0 && age >= NEARLY_FULL.1 {

@@ -32,6 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use self::catalog::Inner;
 pub use self::catalog::SegmentView;
@@ -49,6 +50,8 @@ pub struct SpoolOptions {
     pub segment_bytes: u64,
     /// What a record survives once it was appended.
     pub durability: Durability,
+    /// How long a damaged segment that was set aside stays: there are records in it, too.
+    pub keep_damaged: Duration,
 }
 
 impl SpoolOptions {
@@ -58,9 +61,14 @@ impl SpoolOptions {
 }
 
 impl Default for SpoolOptions {
-    /// 1 GiB (an hour at a thousand requests a second) in segments of 4 MiB.
+    /// 1 GiB (an hour at a thousand requests a second) in segments of 4 MiB, damaged ones for 30 days.
     fn default() -> SpoolOptions {
-        SpoolOptions { max_bytes: 1 << 30, segment_bytes: 4 << 20, durability: Durability::Process }
+        SpoolOptions {
+            max_bytes: 1 << 30,
+            segment_bytes: 4 << 20,
+            durability: Durability::Process,
+            keep_damaged: Duration::from_hours(30 * 24),
+        }
     }
 }
 
@@ -147,8 +155,8 @@ pub struct SpoolStatus {
     pub damaged: u64,
     /// Segments that somebody removed before they were read, since the start.
     pub missing: u64,
-    /// Whether the disk refuses new segments right now.
-    pub stalled: bool,
+    /// Why the disk refuses new segments right now, if it does.
+    pub stalled: Option<io::ErrorKind>,
     /// When the oldest record was made that the reader has not passed: microseconds since the Unix epoch.
     pub oldest: Option<i64>,
 }

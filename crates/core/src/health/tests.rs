@@ -77,12 +77,14 @@ fn quotas_are_degraded_while_each_replica_gives_its_share() {
 #[test]
 fn the_request_log_is_degraded_when_records_wait_or_are_lost() {
     let (fine, now) = (SpoolStatus::default(), at(1_000));
+    let stalled = |why| SpoolStatus { stalled: Some(why), ..fine };
     let waiting_since = |seconds: i64| Some(seconds * 1_000_000);
     let (works, fails) =
         (RecorderStatus::default(), RecorderStatus { failing: true, ..RecorderStatus::default() });
     for (spool, recorder, lost, says) in [
         (fine, works, 0, None),
-        (SpoolStatus { stalled: true, ..fine }, works, 0, Some("disk of data_dir is full")),
+        (stalled(ErrorKind::StorageFull), works, 0, Some("disk of data_dir is full")),
+        (stalled(ErrorKind::PermissionDenied), works, 0, Some("(permission denied)")),
         (fine, fails, 0, Some("the store takes no records")),
         (fine, works, 3, Some("3 records were lost in the last 10 minutes")),
         (SpoolStatus { oldest: waiting_since(999), ..fine }, works, 0, None),

@@ -5,16 +5,20 @@
 //! all the same, by this process; what had been completed before is gone, and is counted.
 //!
 //! A segment of a quiet worker whose records were all read goes after an hour, so that none of them stays
-//! on the disk for as long as nobody asks that worker anything.
+//! on the disk for as long as nobody asks that worker anything. A damaged one goes when its records are
+//! older than any that the log keeps.
 
+use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::catalog::{Inner, State};
+use super::catalog::{Aside, Inner, State};
 use super::segment::{FIRST, Segment, SegmentId, is_named};
 use super::{SpoolError, lock, make_private_dir};
+use crate::clock::Moment;
 
 /// How long a segment that was read to its end may stay with its writer.
 const QUIET: Duration = Duration::from_secs(3600);
@@ -23,9 +27,14 @@ impl Inner {
     /// Looks after the files; `now` is the steady clock.
     pub(super) fn look_after(&self, now: u64) {
         if let Err(error) = self.keep_directory() {
-            self.stall(&std::io::Error::other(error));
+            let kind = match &error {
+                SpoolError::Io { source, .. } => source.kind(),
+                _ => io::ErrorKind::ResourceBusy,
+            };
+            self.stall(&io::Error::new(kind, error));
             return;
         }
+        self.forget_damaged(Moment::now());
         let spare = self.drop_lost_spare();
         let (open, sealed) = self.files();
         // While there is no other to be had, a segment is better than none.
@@ -53,6 +62,25 @@ impl Inner {
         drop(held);
         self.retry();
         Ok(())
+    }
+
+    /// Removes what was set aside long ago.
+    fn forget_damaged(&self, now: Moment) {
+        let wall = Duration::from_micros(u64::try_from(now.wall).unwrap_or(0));
+        let before = UNIX_EPOCH + wall.saturating_sub(self.options.keep_damaged);
+        let is_old = |aside: &Aside| aside.modified.is_some_and(|modified| modified < before);
+        let old = {
+            let aside = &mut self.catalog.lock().aside;
+            let (old, young): (VecDeque<_>, _) =
+                std::mem::take(aside).into_iter().partition(is_old);
+            *aside = young;
+            old
+        };
+        for Aside { path, .. } in old {
+            if let Err(error) = remove_aside(&path) {
+                tracing::error!(path = %path.display(), %error, "cannot remove an old damaged segment");
+            }
+        }
     }
 
     /// Forgets a spare that has lost its name; says whether there is one.
@@ -107,6 +135,11 @@ impl Inner {
             tracing::error!(segment = %id, "somebody removed a segment before it was read");
         }
     }
+}
+
+/// A directory in the place of a segment is set aside, too.
+pub(super) fn remove_aside(path: &Path) -> io::Result<()> {
+    if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
 }
 
 fn is_missing(path: &Path) -> bool {

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -52,6 +53,8 @@ pub(super) struct Catalog {
     /// The sealed file that is being read.
     pub(super) reading: Option<(SegmentId, Arc<File>)>,
     pub(super) stop: bool,
+    /// What the disk said when it last refused a segment.
+    refusal: Option<io::ErrorKind>,
     /// Space may have become free.
     pub(super) retry: bool,
 }
@@ -102,6 +105,8 @@ pub(super) enum State {
 pub(super) struct Aside {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
+    /// When it was last written to, if the disk says so.
+    pub(super) modified: Option<SystemTime>,
 }
 
 /// A segment as the reader sees it.
@@ -113,6 +118,14 @@ pub struct SegmentView {
     pub open: bool,
     /// Its bytes on disk.
     pub bytes: u64,
+}
+
+impl Aside {
+    fn at(path: PathBuf) -> Aside {
+        let metadata = fs::metadata(&path).ok();
+        let bytes = metadata.as_ref().map_or(0, |metadata| metadata.len());
+        Aside { path, bytes, modified: metadata.and_then(|metadata| metadata.modified().ok()) }
+    }
 }
 
 impl Catalog {
@@ -142,7 +155,7 @@ impl Catalog {
             Ok(to) => {
                 let (from, to) = (path.display(), to.as_path());
                 tracing::error!(path = %from, at = 0, why, to = %to.display(), "set a file aside");
-                self.aside.push_back(Aside { bytes: size_of(to), path: to.to_owned() });
+                self.aside.push_back(Aside::at(to.to_owned()));
             }
             // It stays where it is, and is passed over.
             Err(error) => {
@@ -292,7 +305,7 @@ impl Inner {
         let entry = self.catalog.lock().strike(id)?;
         let path = move_aside(&self.dir, &entry.path, at)?;
         self.damaged.fetch_add(1, Ordering::Relaxed);
-        let aside = Aside { path: path.clone(), bytes: entry.bytes };
+        let aside = Aside::at(path.clone());
         self.catalog.lock().aside.push_back(aside);
         Ok(path)
     }
@@ -307,7 +320,7 @@ impl Inner {
             evicted: self.evicted.load(Ordering::Relaxed),
             damaged: self.damaged.load(Ordering::Relaxed),
             missing: self.missing.load(Ordering::Relaxed),
-            stalled: self.stalled.load(Ordering::Relaxed),
+            stalled: catalog.refusal.filter(|_| self.stalled.load(Ordering::Relaxed)),
             oldest: catalog.entries.iter().filter_map(Entry::oldest).min(),
         }
     }
@@ -337,6 +350,7 @@ impl Inner {
 
     /// Stops handing out segments until the upkeep thread could make one.
     pub(super) fn stall(&self, error: &io::Error) {
+        self.catalog.lock().refusal = Some(error.kind());
         if !self.stalled.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 dir = %self.dir.display(), %error,
@@ -384,15 +398,9 @@ fn sealed_entry((header, path, bytes): (Header, PathBuf, u64)) -> Entry {
 
 fn list_aside(dir: &Path) -> VecDeque<Aside> {
     let Ok(files) = fs::read_dir(dir.join("damaged")) else { return VecDeque::new() };
-    let mut aside: Vec<_> = files
-        .filter_map(|file| {
-            let file = file.ok()?;
-            let metadata = file.metadata().ok()?;
-            Some((metadata.modified().ok()?, Aside { path: file.path(), bytes: metadata.len() }))
-        })
-        .collect();
-    aside.sort_by_key(|(modified, _)| *modified);
-    aside.into_iter().map(|(_, aside)| aside).collect()
+    let mut aside: Vec<_> = files.filter_map(|file| Some(Aside::at(file.ok()?.path()))).collect();
+    aside.sort_by_key(|aside| aside.modified);
+    aside.into()
 }
 
 fn move_aside(dir: &Path, path: &Path, at: u64) -> Result<PathBuf, SpoolError> {
@@ -425,8 +433,4 @@ fn clear_away(path: &Path) {
     if let Err(error) = remove_file(path) {
         tracing::warn!(path = %path.display(), %error, "cannot remove what a former process left");
     }
-}
-
-fn size_of(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |metadata| metadata.len())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Durability;
+use super::care::remove_aside;
 use super::catalog::{Aside, Catalog, Entry, Inner, State};
 use super::frame::{self, Parsed, Seed};
 use super::segment::{FIRST, Segment};
@@ -58,7 +59,7 @@ impl Inner {
                 entry.path
             }
         };
-        if let Err(error) = fs::remove_file(&path) {
+        if let Err(error) = remove_aside(&path) {
             tracing::error!(path = %path.display(), %error, "cannot remove a segment");
         }
     }

@@ -21,6 +21,7 @@ const SMALL: SpoolOptions = SpoolOptions {
     max_bytes: 1 << 20,
     segment_bytes: SpoolOptions::MIN_SEGMENT_BYTES,
     durability: Durability::Process,
+    keep_damaged: std::time::Duration::MAX,
 };
 
 fn temp_dir() -> TempDir {

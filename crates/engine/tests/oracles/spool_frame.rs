@@ -60,6 +60,7 @@ fn open(data_dir: &Path) -> Spool {
         max_bytes: 1 << 20,
         segment_bytes: SpoolOptions::MIN_SEGMENT_BYTES,
         durability: Durability::Process,
+        keep_damaged: std::time::Duration::MAX,
     };
     Spool::open(data_dir, options).expect("nothing in a file keeps the spool from opening")
 }

@@ -1,5 +1,7 @@
 //! What is removed while it is in use, and what nobody writes to.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
 
 const HOUR: u64 = 3_600_000_000;
@@ -113,4 +115,28 @@ fn how_old_a_backlog_is_costs_one_look_at_each_segment() {
     let end = spool.read(id, 0, 9, &mut Vec::new()).unwrap().next;
     spool.read(id, end, 9, &mut Vec::new()).unwrap();
     assert_eq!(spool.status().oldest, None);
+}
+
+#[test]
+fn a_damaged_segment_goes_when_its_records_are_older_than_any_that_are_kept() {
+    let dir = temp_dir();
+    let options = SpoolOptions { keep_damaged: Duration::from_hours(30 * 24), ..SMALL };
+    let damaged = dir.path().join("spool/damaged");
+    let days = |days: u64| {
+        let now = u64::try_from(crate::clock::Moment::now().wall).unwrap();
+        UNIX_EPOCH + Duration::from_micros(now) - Duration::from_hours(days * 24)
+    };
+    fs::create_dir_all(damaged.join("old-0.segment")).unwrap();
+    for (name, age) in [("old-64.segment", 31), ("young-64.segment", 29)] {
+        fs::write(damaged.join(name), "records").unwrap();
+        let file = fs::File::options().write(true).open(damaged.join(name)).unwrap();
+        file.set_modified(days(age)).unwrap();
+    }
+    fs::File::open(damaged.join("old-0.segment")).unwrap().set_modified(days(31)).unwrap();
+    let spool = open(&dir, options);
+    look_after(&spool, 0);
+    let left: Vec<_> =
+        fs::read_dir(damaged).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left, ["young-64.segment"]);
+    assert_eq!(spool.shared.inner.catalog.lock().aside.len(), 1);
 }
