@@ -23,6 +23,12 @@ use crate::clock::Moment;
 /// How long a segment that was read to its end may stay with its writer.
 const QUIET: Duration = Duration::from_secs(3600);
 
+/// A segment that is written to, and when that began.
+type Written = (Arc<Segment>, u64);
+
+/// A segment that is complete, and its file.
+type Complete = (SegmentId, PathBuf);
+
 impl Inner {
     /// Looks after the files; `now` is the steady clock.
     pub(super) fn look_after(&self, now: u64) {
@@ -96,7 +102,7 @@ impl Inner {
 
     /// The segments that are written to, each with when that began, and the files of those that are
     /// complete.
-    fn files(&self) -> (Vec<(Arc<Segment>, u64)>, Vec<(SegmentId, PathBuf)>) {
+    fn files(&self) -> (Vec<Written>, Vec<Complete>) {
         let (mut open, mut sealed) = (Vec::new(), Vec::new());
         for entry in &self.catalog.lock().entries {
             match &entry.state {
