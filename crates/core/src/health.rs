@@ -133,8 +133,8 @@ fn request_log(
     let waiting = format!("{} bytes in {} segments of the spool", spool.bytes, spool.segments);
     let age = age_of_oldest(spool, now);
     let full = spool.bytes.saturating_mul(100) / bound.max(1);
-    if let Some(why) = spool.stalled {
-        let text = match why {
+    let trouble = if let Some(why) = spool.stalled {
+        Some(match why {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                 "the disk of data_dir is full and records are dropped: free some of it".to_owned()
             }
@@ -142,50 +142,40 @@ fn request_log(
                 "data_dir cannot be written ({why}) and records are dropped: the log of this \
                  process says more"
             ),
-        };
-        return Condition::degraded(NAME, format!("{text}; {waiting}"));
-    }
-    if full >= NEARLY_FULL.0 && age >= NEARLY_FULL.1 {
-        let text = format!(
+        })
+    } else if full >= NEARLY_FULL.0 && age >= NEARLY_FULL.1 {
+        Some(format!(
             "the spool is {full} % full, and at its bound the oldest records go: see that the store \
-             takes records, or raise request_log.spool_bytes; {waiting}"
-        );
-        return Condition::degraded(NAME, text);
-    }
-    if recorder.failing {
-        let text = format!(
+             takes records, or raise request_log.spool_bytes"
+        ))
+    } else if recorder.failing {
+        Some(
             "the store takes no records, which wait for it: does it run, and does database_url lead \
-             to it? {waiting}"
-        );
-        return Condition::degraded(NAME, text);
-    }
-    if recorder.refused > 0 {
-        let text = format!(
-            "the store refuses the records of {} segments: the log of this process says why; {waiting}",
+             to it?"
+                .to_owned(),
+        )
+    } else if recorder.refused > 0 {
+        Some(format!(
+            "the store refuses the records of {} segments: the log of this process says why",
             recorder.refused
-        );
-        return Condition::degraded(NAME, text);
-    }
-    if age >= HELD_UP {
-        let text = format!(
-            "the oldest record has waited for {} s: the log of this process says why; {waiting}",
+        ))
+    } else if age >= HELD_UP {
+        Some(format!(
+            "the oldest record has waited for {} s: the log of this process says why",
             age.as_secs()
-        );
-        return Condition::degraded(NAME, text);
-    }
+        ))
+    } else {
+        None
+    };
     let minutes = LATELY.as_secs() / 60;
     let says_why = format!("in the last {minutes} minutes: the log of this process says why");
-    match lately {
-        Totals { lost: 0, unread: 0, .. } => {
-            Condition::good(NAME, format!("{} shipped; {waiting}", recorder.shipped))
-        }
-        Totals { lost: 0, unread, .. } => Condition::degraded(
-            NAME,
-            format!("{unread} segments could not be read whole {says_why}; {waiting}"),
-        ),
-        Totals { lost, .. } => {
-            Condition::degraded(NAME, format!("{lost} records were lost {says_why}; {waiting}"))
-        }
+    let lost = (lately.lost > 0).then(|| format!("{} records were lost {says_why}", lately.lost));
+    let unread = (lately.unread > 0)
+        .then(|| format!("{} segments could not be read whole {says_why}", lately.unread));
+    let troubles: Vec<String> = [trouble, lost, unread].into_iter().flatten().collect();
+    match troubles.is_empty() {
+        true => Condition::good(NAME, format!("{} shipped; {waiting}", recorder.shipped)),
+        false => Condition::degraded(NAME, format!("{}; {waiting}", troubles.join("; "))),
     }
 }
 

@@ -54,7 +54,7 @@ fn begin(log: &Log, limit: Option<Limit>) {
 /// `actix_http` has an error for every request that is no HTTP: strangers would write our log.
 fn directives(level: &str) -> String {
     match level {
-        "info" => "info,actix_http=off,actix_server=warn".to_owned(),
+        "info" => "info,actix_http=off,actix_server=warn,tokio_cron_scheduler=warn".to_owned(),
         asked => asked.to_owned(),
     }
 }

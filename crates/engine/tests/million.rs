@@ -1,4 +1,4 @@
-//! The lists at a million networks: what they cost, and that the answers are still right (BLK-12).
+//! The lists at a million networks: what they cost, and that the answers are still right.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::net::IpAddr;

@@ -67,7 +67,7 @@ fn the_list_of_these_tests_holds_every_route_of_the_api() {
 }
 
 #[tokio::test]
-async fn api_01_without_a_key_that_counts_nothing_is_answered_and_nothing_happens() {
+async fn without_a_key_that_counts_nothing_is_answered_and_nothing_happens() {
     for bed in Bed::each(|launch| launch).await {
         let revoked = bed.key(Role::Admin).await;
         let id = revoked.split('_').nth(1).unwrap().to_owned();
@@ -103,7 +103,7 @@ async fn api_01_without_a_key_that_counts_nothing_is_answered_and_nothing_happen
 }
 
 #[tokio::test]
-async fn api_02_each_role_may_what_it_includes_and_no_more() {
+async fn each_role_may_what_it_includes_and_no_more() {
     for bed in Bed::each(|launch| launch).await {
         for role in Role::ALL {
             let key = bed.key(role).await;
@@ -132,7 +132,7 @@ async fn api_02_each_role_may_what_it_includes_and_no_more() {
 }
 
 #[tokio::test]
-async fn api_03_whoever_guesses_is_silenced_after_five_wrong_keys() {
+async fn whoever_guesses_is_silenced_after_five_wrong_keys() {
     let bed = Bed::embedded(Launch::default()).await;
     let guesser = reqwest::Client::new();
     let url = format!("{}/api/v1/blocks", bed.first().control);

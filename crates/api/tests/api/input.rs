@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::common::{Bed, Launch};
 
 #[tokio::test]
-async fn api_05_a_bad_body_is_refused_with_the_name_of_the_field() {
+async fn a_bad_body_is_refused_with_the_name_of_the_field() {
     let bed = Bed::embedded(Launch::default()).await;
     let replica = bed.first();
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
@@ -89,7 +89,7 @@ async fn words_of_a_closed_set_are_refused_by_field(
 }
 
 #[tokio::test]
-async fn api_08_a_bad_query_is_refused_with_the_name_of_the_parameter() {
+async fn a_bad_query_is_refused_with_the_name_of_the_parameter() {
     let cases = [
         ("limit=-1", 422, "limit"),
         ("limit=0", 422, "limit"),

@@ -113,7 +113,7 @@ async fn an_entry_is_created_updated_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn blk_07_unblocking_a_network_leaves_the_wider_and_the_narrower() {
+async fn unblocking_a_network_leaves_the_wider_and_the_narrower() {
     for bed in Bed::each(Launch::behind_proxies).await {
         for target in ["10.2.0.0/16", "10.2.3.0/24", "10.2.3.4"] {
             let (status, answer) = block(&bed, target).await;
@@ -146,7 +146,7 @@ async fn refused(bed: &Bed, replica: &crate::common::Replica, client: &str) {
 }
 
 #[tokio::test]
-async fn blk_08_what_is_allowed_is_blocked_only_by_force_and_served_nevertheless() {
+async fn what_is_allowed_is_blocked_only_by_force_and_served_nevertheless() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let allow = json!({ "target": "192.168.0.0/16" });
         let (status, _) = bed.api(Method::POST, "/api/v1/allows", Some(allow)).await;
@@ -179,7 +179,7 @@ async fn blk_08_what_is_allowed_is_blocked_only_by_force_and_served_nevertheless
 }
 
 #[tokio::test]
-async fn blk_09_the_guard_rails_keep_operators_from_locking_themselves_out() {
+async fn the_guard_rails_keep_operators_from_locking_themselves_out() {
     let proxies = "127.0.0.0/8,10.0.0.0/8";
     let settings = |launch: Launch| launch.with("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", proxies);
     for bed in Bed::each(settings).await {

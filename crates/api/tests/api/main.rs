@@ -8,4 +8,5 @@ mod findings;
 mod input;
 mod keys;
 mod lists;
+mod metrics;
 mod pages;

@@ -78,7 +78,7 @@ async fn pages_of_the_log_show_each_row_once_while_others_arrive() {
 }
 
 #[tokio::test]
-async fn log_04_filters_of_the_log_mean_what_they_say_letter_by_letter() {
+async fn filters_of_the_log_mean_what_they_say_letter_by_letter() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let paths =
             ["/a%25b", "/a_b", "/axb", "/a%5Cb", "/a'b", "/';%20DROP%20TABLE%20request_log;--"];

@@ -136,7 +136,7 @@ fn open_as_many_files_as_may_be(needed: u64) {
     assert!(enough, "this test opens {needed} files; raise the limit with ulimit -Hn");
 }
 
-/// LOG-06: the log of requests, and our own, are bounded whatever the paths.
+/// The log of requests, and our own, are bounded whatever the paths.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_long_paths_takes_bounded_room_and_slows_nobody_down() {
     const LONGEST_STORED: usize = 2_048;

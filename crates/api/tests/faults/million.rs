@@ -1,4 +1,4 @@
-//! A restart with a million blocks in the copy of the lists (BLK-12).
+//! A restart with a million blocks in the copy of the lists.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::common::{Bed, Launch, PATIENCE, eventually, now};
 
 #[tokio::test]
-async fn log_01_every_answer_is_one_row_whatever_it_was() {
+async fn every_answer_is_one_row_whatever_it_was() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let (replica, began) = (bed.first(), now());
         let block = json!({ "target": "203.0.113.66" });
@@ -80,7 +80,7 @@ async fn log_01_every_answer_is_one_row_whatever_it_was() {
 }
 
 #[tokio::test]
-async fn log_02_what_a_path_escapes_stays_escaped() {
+async fn what_a_path_escapes_stays_escaped() {
     let path = "/%22%20%1B%5b31m%0d%0afake";
     for format in ["text", "json"] {
         let settings = |launch: Launch| {
@@ -108,9 +108,9 @@ async fn log_02_what_a_path_escapes_stays_escaped() {
     }
 }
 
-/// LOG-04: what is asked for is never part of a statement, and matches as it stands.
+/// What is asked for is never part of a statement, and matches as it stands.
 #[tokio::test]
-async fn log_04_quotes_and_wildcards_in_a_path_are_nothing_but_text() {
+async fn quotes_and_wildcards_in_a_path_are_nothing_but_text() {
     let paths = ["/';DROP%20TABLE%20request_logs;--", "/100%25_\\x", "/100%25ax", "/a_b", "/aXb"];
     for bed in Bed::each(Launch::behind_proxies).await {
         for path in paths {
@@ -145,7 +145,7 @@ fn percent(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn log_07_prv_05_no_query_body_cookie_or_credential_is_kept_anywhere() {
+async fn no_query_body_cookie_or_credential_is_kept_anywhere() {
     let secret = "s3cr3t5queamish";
     let bed = Bed::embedded(Launch::default().with("IPWARDEN_LOG__LEVEL", "trace")).await;
     let (replica, key) = (bed.first(), bed.key(Role::User).await);

@@ -26,7 +26,7 @@ async fn admitted(
 }
 
 #[tokio::test]
-async fn rl_01_rl_14_the_sixth_within_a_minute_waits_until_the_first_is_a_minute_old() {
+async fn the_sixth_within_a_minute_waits_until_the_first_is_a_minute_old() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let began = tokio::time::Instant::now();
         for wanted in (0..5).rev() {
@@ -46,9 +46,9 @@ async fn rl_01_rl_14_the_sixth_within_a_minute_waits_until_the_first_is_a_minute
     }
 }
 
-/// RL-01, with three in six seconds for five in sixty.
+/// With three in six seconds for five in sixty.
 #[tokio::test]
-async fn rl_01_who_asks_at_intervals_waits_until_the_oldest_has_aged() {
+async fn who_asks_at_intervals_waits_until_the_oldest_has_aged() {
     const PERIOD: f64 = 6.0;
     const SPACE: Duration = Duration::from_millis(1_300);
     let policies = "[[quotas]]\nname = \"short\"\npaths = [\"/\"]\nanonymous = \"3/6s\"\n";
@@ -80,7 +80,7 @@ async fn rl_01_who_asks_at_intervals_waits_until_the_oldest_has_aged() {
 }
 
 #[tokio::test]
-async fn rl_06_rl_07_a_key_is_counted_by_itself_wherever_it_comes_from() {
+async fn a_key_is_counted_by_itself_wherever_it_comes_from() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let (anna, berta) = (bed.key(Role::User).await, bed.key(Role::Reader).await);
         let carla = bed.key(Role::User).await;
@@ -104,7 +104,7 @@ async fn rl_06_rl_07_a_key_is_counted_by_itself_wherever_it_comes_from() {
 }
 
 #[tokio::test]
-async fn rl_10_blocked_requests_are_not_counted() {
+async fn blocked_requests_are_not_counted() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let block = json!({ "target": "203.0.113.5" });
         let (status, _) = bed.api(Method::POST, "/api/v1/blocks", Some(block)).await;
@@ -136,7 +136,7 @@ async fn rl_10_blocked_requests_are_not_counted() {
 }
 
 #[tokio::test]
-async fn rl_11_an_ipv6_client_is_its_64() {
+async fn an_ipv6_client_is_its_64() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let ask = async |replica: &Replica, n: usize| {
             replica.get(&format!("2001:db8:0:1::{n:x}"), "/").await.status()
@@ -199,7 +199,7 @@ async fn a_policy_holds_its_paths_and_methods_however_the_path_is_written() {
 }
 
 #[tokio::test]
-async fn rl_20_a_dry_run_refuses_nothing_and_counts_what_it_would() {
+async fn a_dry_run_refuses_nothing_and_counts_what_it_would() {
     for bed in Bed::each(|launch| launch.behind_proxies().file(POLICIES)).await {
         for _ in 0..20 {
             let answer = bed.first().get("203.0.113.1", "/watched").await;

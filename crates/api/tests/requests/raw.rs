@@ -41,7 +41,7 @@ fn path_of(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn http_05_whatever_bytes_come_the_answer_is_no_500_and_each_answer_of_ours_is_a_row() {
+async fn whatever_bytes_come_the_answer_is_no_500_and_each_answer_of_ours_is_a_row() {
     let bed = Bed::embedded(Launch::default().behind_proxies()).await;
     let replica = bed.first();
     // With the two that every request has, 97 and one less.

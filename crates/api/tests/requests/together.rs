@@ -11,7 +11,7 @@ const CLIENTS: usize = 50;
 const EACH: usize = 20;
 
 #[tokio::test]
-async fn con_02_con_10_each_of_many_racing_clients_gets_exactly_five() {
+async fn each_of_many_racing_clients_gets_exactly_five() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let requests = (0..CLIENTS * EACH).map(|n| {
             let replica = &bed.replicas[n / CLIENTS % bed.replicas.len()];

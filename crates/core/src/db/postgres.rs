@@ -183,7 +183,8 @@ async fn connect(target: &Target) -> diesel::ConnectionResult<AsyncPgConnection>
     Ok(connection)
 }
 
-/// tokio-postgres says "error connecting to server" and keeps the reason in its source.
+/// tokio-postgres says "error connecting to server" and keeps the reason in its source; what PostgreSQL
+/// adds as a detail or a hint stands on a line of its own, and a log has one line for an event.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -192,7 +193,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(&error.to_string());
         cause = error.source();
     }
-    text
+    text.lines().collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -103,6 +103,10 @@ fn the_request_log_is_degraded_when_records_wait_or_are_lost() {
         assert_eq!(condition.degraded, says.is_some(), "{condition:?}");
         assert!(condition.text.contains(says.unwrap_or("0 shipped")), "{condition:?}");
     }
+    let condition = request_log(&fine, fails, total(3, 0), 100, now);
+    assert!(
+        condition.text.contains("no records") && condition.text.contains("3 records were lost")
+    );
     let refused = RecorderStatus { refused: 2, ..RecorderStatus::default() };
     let condition = request_log(&fine, refused, total(0, 0), 100, now);
     assert!(condition.degraded && condition.text.contains("the records of 2 segments"));

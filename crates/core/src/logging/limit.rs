@@ -4,7 +4,7 @@
 //! The first line of a cause is written at once. Those that follow within ten seconds are counted, and
 //! a line with their number then stands for them and begins the next ten seconds. A cause is a place in
 //! the code with what it says of the reason: the message and the fields of [`REASONS`], digits
-//! apart, or of news ([`Level::INFO`]) all fields as they are. So an error that is new is never taken for
+//! apart, and those of [`SUBJECTS`]; or of news ([`Level::INFO`]) all fields as they are. So an error that is new is never taken for
 //! one that was written. Of one place [`MOST`] causes are told apart; any more count as one.
 //!
 //! Not limited are debug and trace, which only somebody who wants them all asks for. What was counted and
@@ -28,8 +28,10 @@ use tracing_subscriber::layer::{Context, Layer};
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// How many causes of one place in the code are told apart at a time.
 const MOST: usize = 16;
-/// The fields that say why. Others (a segment, a reference, a position) say to what it happened.
+/// The fields that say why. Others (a reference, a position) say to what it happened.
 const REASONS: [&str; 7] = ["message", "error", "cause", "why", "what", "file", "job"];
+/// The fields that say to which of few it happened, each a trouble of its own: with their digits.
+const SUBJECTS: [&str; 2] = ["segment", "path"];
 /// What is remembered of a message, in bytes.
 const LONGEST: usize = 200;
 /// The target of the lines that say how many were held back; they are not limited themselves.
@@ -195,13 +197,13 @@ impl Told {
 
 impl Visit for Told {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let is_news = self.level > Level::WARN;
-        if !is_news && !REASONS.contains(&field.name()) {
+        let digits = self.level > Level::WARN || SUBJECTS.contains(&field.name());
+        if !digits && !REASONS.contains(&field.name()) {
             return;
         }
         self.digest.write(field.name().as_bytes());
         // Writing into these two cannot fail.
-        let _infallible = write!(Digest { into: &mut self.digest, digits: is_news }, "{value:?}");
+        let _infallible = write!(Digest { into: &mut self.digest, digits }, "{value:?}");
         if field.name() == "message" {
             let _infallible = write!(Short(&mut self.message), "{value:?}");
         }

@@ -13,7 +13,7 @@ use crate::common::Store;
 use crate::{at, every_store, log, open, request, run, runs, set_clock, terms};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sch_12_a_run_of_eighty_minutes_overlaps_with_no_other_and_loses_nothing() {
+async fn a_run_of_eighty_minutes_overlaps_with_no_other_and_loses_nothing() {
     every_store(async |store: Store| {
         let first = at("10:00:10");
         run(&store, &terms(), first - TimeDelta::hours(40)).await;

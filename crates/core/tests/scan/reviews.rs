@@ -13,7 +13,7 @@ use crate::common::Store;
 use crate::{at, burst, every_store, log, open, request, review, rows, run, terms};
 
 #[tokio::test]
-async fn sch_13_a_trusted_proxy_is_not_found_and_an_allowed_address_is_never_blocked() {
+async fn a_trusted_proxy_is_not_found_and_an_allowed_address_is_never_blocked() {
     every_store(async |store: Store| {
         for address in ["10.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.9"] {
             log(&store, burst(address, at("10:00:00"), 101, TimeDelta::seconds(1))).await;

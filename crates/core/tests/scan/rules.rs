@@ -13,7 +13,7 @@ use crate::common::Store;
 use crate::{at, burst, every_store, log, log_late, open, request, rows, run, terms};
 
 #[tokio::test]
-async fn sch_01_a_hundred_requests_in_an_hour_are_fine_and_one_more_is_not() {
+async fn a_hundred_requests_in_an_hour_are_fine_and_one_more_is_not() {
     every_store(async |store: Store| {
         log(&store, burst("192.0.2.1", at("10:00:00"), 100, TimeDelta::seconds(30))).await;
         log(&store, burst("192.0.2.2", at("10:00:00"), 101, TimeDelta::seconds(30))).await;
@@ -107,7 +107,7 @@ async fn a_proxy_within_a_64_does_not_count_for_its_neighbours() {
 }
 
 #[tokio::test]
-async fn sch_14_who_forges_the_header_is_found_and_not_the_victim() {
+async fn who_forges_the_header_is_found_and_not_the_victim() {
     let trusted: Vec<Network> = vec!["10.0.0.0/8".parse().unwrap()];
     let resolver = ClientIpResolver::new("X-Forwarded-For", &trusted, false).unwrap();
     every_store(async |store: Store| {

@@ -11,7 +11,7 @@ use crate::common::Store;
 use crate::{at, burst, every_store, log, log_late, open, request, run, runs, set_clock, terms};
 
 #[tokio::test]
-async fn sch_03_a_row_at_the_hour_counts_in_the_hour_that_it_begins() {
+async fn a_row_at_the_hour_counts_in_the_hour_that_it_begins() {
     every_store(async |store: Store| {
         log(&store, vec![request("192.0.2.1", at("10:00:00"), "/login")]).await;
         log(&store, vec![request("192.0.2.2", at("11:00:00"), "/login")]).await;
@@ -39,7 +39,7 @@ async fn requests_around_the_hour_count_together_in_the_hour_of_the_last() {
 }
 
 #[tokio::test]
-async fn sch_04_five_schedulers_judge_each_window_once() {
+async fn five_schedulers_judge_each_window_once() {
     every_store(async |store: Store| {
         log(&store, burst("192.0.2.1", at("10:00:00"), 150, TimeDelta::seconds(20))).await;
         log(&store, vec![request("192.0.2.1", at("12:30:00"), "/login")]).await;
@@ -71,7 +71,7 @@ async fn sch_04_five_schedulers_judge_each_window_once() {
 }
 
 #[tokio::test]
-async fn sch_07_missed_hours_are_caught_up_in_order_once_each() {
+async fn missed_hours_are_caught_up_in_order_once_each() {
     every_store(async |store: Store| {
         assert_eq!(run(&store, &terms(), at("05:00:10")).await, ["04"]);
         log(&store, burst("192.0.2.1", at("07:10:00"), 101, TimeDelta::seconds(1))).await;
@@ -84,7 +84,7 @@ async fn sch_07_missed_hours_are_caught_up_in_order_once_each() {
 }
 
 #[tokio::test]
-async fn sch_18_an_empty_hour_is_recorded_as_done() {
+async fn an_empty_hour_is_recorded_as_done() {
     every_store(async |store: Store| {
         assert_eq!(run(&store, &terms(), at("11:00:10")).await, ["10"]);
         let all = runs(&store.db).await;

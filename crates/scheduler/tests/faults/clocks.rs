@@ -11,7 +11,7 @@ use crate::turn;
 const YEAR_2040: i64 = 2_208_988_800;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sch_04_five_schedulers_whose_clocks_jump_judge_each_window_once() {
+async fn five_schedulers_whose_clocks_jump_judge_each_window_once() {
     let _turn = turn().await;
     let mut random = fastrand::Rng::with_seed(seed());
     let ticks: i64 = short_or_long(20, 100);

@@ -7,7 +7,7 @@ use crate::bed::{Bed, Scheduler, eventually, hour};
 use crate::turn;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sch_07_five_hours_without_a_scheduler_are_caught_up_oldest_first_once_each() {
+async fn five_hours_without_a_scheduler_are_caught_up_oldest_first_once_each() {
     let _turn = turn().await;
     let bed = Bed::begun().await;
     // The last of the five hours is empty.

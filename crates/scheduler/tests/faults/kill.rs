@@ -10,7 +10,7 @@ use crate::bed::{Bed, Scheduler, hour};
 use crate::turn;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sch_06_a_scheduler_killed_at_random_instants_finds_what_an_undisturbed_one_finds() {
+async fn a_scheduler_killed_at_random_instants_finds_what_an_undisturbed_one_finds() {
     let _turn = turn().await;
     let mut random = fastrand::Rng::with_seed(seed());
     let kills: i64 = short_or_long(20, 200);

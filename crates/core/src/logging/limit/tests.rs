@@ -108,17 +108,21 @@ fn whatever_is_no_reason_makes_no_cause_and_news_count_by_all_they_say() {
         .finish()
         .with(Limit { causes: Arc::default(), speaker: None });
     tracing::subscriber::with_default(subscriber, || {
-        for segment in ["a", "b", "c"] {
-            tracing::error!(segment, error = "disk full", "cannot write");
-            tracing::info!(segment, "done");
+        for reference in ["a", "b", "c"] {
+            tracing::error!(reference, error = "disk full", "cannot write");
+            tracing::info!(reference, "done");
             tracing::info!("again");
         }
-        tracing::error!(segment = "a", error = "read-only", "cannot write");
+        tracing::error!(reference = "a", error = "read-only", "cannot write");
+        for segment in ["7", "8", "7"] {
+            tracing::error!(segment, "damaged");
+        }
     });
     let written = String::from_utf8(written.lock().clone()).unwrap();
     let count = |text: &str| written.matches(text).count();
     assert_eq!((count("disk full"), count("read-only")), (1, 1), "{written}");
     assert_eq!((count("done"), count("again")), (3, 1), "{written}");
+    assert_eq!(count("damaged"), 2, "each segment is a trouble of its own: {written}");
 }
 
 struct Into(Arc<Mutex<Vec<u8>>>);
