@@ -76,7 +76,8 @@ pub(crate) fn send(pace: Pace) -> anyhow::Result<Times> {
             number += 1;
         }
         while let (Some(&at), Some(&since)) = (free.front(), waiting.front()) {
-            (free.pop_front(), waiting.pop_front());
+            free.pop_front();
+            waiting.pop_front();
             connections[at].ask(&texts[asked % texts.len()], since)?;
             asked += 1;
         }
