@@ -1,6 +1,6 @@
 //! What the process itself says: on stderr, as text or as JSON. Standard output belongs to data.
 //!
-//! A service writes at most one line of a cause in ten seconds ([`limit`]); a command writes all.
+//! A service writes at most one line of a cause in ten seconds (`limit.rs`); a command writes all.
 
 mod limit;
 
