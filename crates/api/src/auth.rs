@@ -1,11 +1,14 @@
-//! Who calls: API keys on both listeners.
+//! Who calls: API keys on both listeners, and sessions in cookies, each on the listener it was opened on.
 //!
 //! # Security
 //! A key is looked up by its id and compared by hash, in the same time whether the id exists or not. Five
 //! wrong keys within a minute silence an address for the rest of it, right keys included: a guesser
 //! would otherwise see which one was right.
 
-use std::collections::HashMap;
+pub(crate) mod cookie;
+pub(crate) mod door;
+mod throttle;
+
 use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,21 +19,30 @@ use actix_web::{FromRequest, HttpRequest, web};
 use ipwarden_core::context::Context;
 use ipwarden_core::keys::{KeyIdentity, Role};
 use ipwarden_core::lists::Actor;
+use ipwarden_core::sessions::Session;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::Identity;
-use ipwarden_engine::network::{Network, canonical};
-use parking_lot::Mutex;
+use ipwarden_engine::network::Network;
 
+use self::door::{Door, address};
+use self::throttle::{Throttle, sender};
 use crate::error::ApiError;
 
-/// Finds out who asks on the public listener; whoever has no key that counts is anonymous.
+/// Wrong keys from one address, a minute.
+const WRONG_KEYS: u32 = 5;
+
+/// Finds out who asks on the public listener; whoever shows nothing that counts is anonymous.
 pub(crate) fn identify(
     context: &Arc<Context>,
+    door: &web::Data<Door>,
 ) -> impl Fn(&HttpRequest) -> Option<Identity> + Send + Sync + 'static {
-    let keys = context.keys.clone();
+    let (keys, door) = (context.keys.clone(), door.clone());
     move |request| {
-        let identity = keys.verify(bearer(request)?)?;
-        Some(Identity::new(identity.actor_name()))
+        let name = match request.headers().contains_key(AUTHORIZATION) {
+            true => keys.verify(bearer(request)?)?.actor_name(),
+            false => cookie::session(request, &door)?.person.actor_name(),
+        };
+        Some(Identity::new(name))
     }
 }
 
@@ -42,17 +54,52 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
 
 /// The caller of a control route.
 pub(crate) struct Caller {
-    identity: KeyIdentity,
+    shown: Shown,
     address: Option<IpAddr>,
+}
+
+/// By what he is known.
+enum Shown {
+    Key(KeyIdentity),
+    Session(Box<Session>),
 }
 
 impl Caller {
     pub(crate) fn actor(&self) -> Actor {
-        Actor { name: self.identity.actor_name(), address: self.address }
+        let name = match &self.shown {
+            Shown::Key(key) => key.actor_name(),
+            Shown::Session(session) => session.person.actor_name(),
+        };
+        Actor { name, address: self.address }
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        match &self.shown {
+            Shown::Key(key) => key.role,
+            Shown::Session(session) => session.person.role,
+        }
+    }
+
+    /// His session, if he has shown no key.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match &self.shown {
+            Shown::Key(_) => None,
+            Shown::Session(session) => Some(session),
+        }
+    }
+
+    /// Whether what he has shown still counts: for what goes on for long.
+    pub(crate) fn counts(&self, context: &Context) -> bool {
+        match &self.shown {
+            Shown::Key(key) => context.keys.holds(key),
+            Shown::Session(session) => {
+                context.users.holds(&session.person) && crate::routes::now() < session.expires_at
+            }
+        }
     }
 }
 
-/// A caller whose key has at least this role, as an argument of a handler.
+/// A caller who has at least this role, as an argument of a handler.
 macro_rules! at_least {
     ($(#[$doc:meta])* $name:ident => $role:expr) => {
         $(#[$doc])*
@@ -69,30 +116,22 @@ macro_rules! at_least {
     };
 }
 
-/// A caller who may read everything but keys, as an argument of a handler.
-pub(crate) struct Reader;
+/// A caller who counts, whatever he may, as an argument of a handler.
+pub(crate) struct Anybody(pub(crate) Caller);
 
-impl FromRequest for Reader {
+impl FromRequest for Anybody {
     type Error = ApiError;
-    type Future = Ready<Result<Reader, ApiError>>;
+    type Future = Ready<Result<Anybody, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(caller(request, Role::Reader).map(|_| Reader))
+        ready(verified(request).map(Anybody))
     }
 }
 
-/// A caller who has a key that counts, whatever it is for, as an argument of a handler.
-pub(crate) struct AnyKey;
-
-impl FromRequest for AnyKey {
-    type Error = ApiError;
-    type Future = Ready<Result<AnyKey, ApiError>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(verified(request).map(|_| AnyKey))
-    }
+at_least! {
+    /// May read everything but keys and users.
+    Reader => Role::Reader
 }
-
 at_least! {
     /// May change lists and findings.
     Operator => Role::Operator
@@ -104,7 +143,7 @@ at_least! {
 
 fn caller(request: &HttpRequest, needed: Role) -> Result<Caller, ApiError> {
     let caller = verified(request)?;
-    match caller.identity.role.includes(needed) {
+    match caller.role().includes(needed) {
         true => Ok(caller),
         false => Err(ApiError::Forbidden { needed }),
     }
@@ -113,99 +152,66 @@ fn caller(request: &HttpRequest, needed: Role) -> Result<Caller, ApiError> {
 fn verified(request: &HttpRequest) -> Result<Caller, ApiError> {
     let context = request.app_data::<web::Data<Context>>();
     let wrong_keys = request.app_data::<web::Data<WrongKeys>>();
+    let door = request.app_data::<web::Data<Door>>();
+    let (Some(context), Some(wrong_keys), Some(door)) = (context, wrong_keys, door) else {
+        // All are data of the control application; a route elsewhere has no callers.
+        return Err(ApiError::Unauthorized);
+    };
+    let address = address(request);
+    if !request.headers().contains_key(AUTHORIZATION) {
+        let session = cookie::session(request, door).ok_or(ApiError::Unauthorized);
+        // Who is silenced learns nothing by leaving his key away.
+        let (now, sender) = (Moment::now(), sender(address));
+        let session =
+            session.or_else(|error| wrong_keys.0.may_try(&sender, now).and(Err(error)))?;
+        if !request.method().is_safe() {
+            cookie::meant(request, &session)?;
+        }
+        return Ok(Caller { shown: Shown::Session(Box::new(session)), address });
+    }
+    let identity = holder(context, wrong_keys, address, bearer(request))?;
+    Ok(Caller { shown: Shown::Key(identity), address })
+}
+
+/// Who holds the key that a bouncer sends, wherever it sends it.
+pub(crate) fn key_of_bouncer(
+    request: &HttpRequest,
+    key: Option<&str>,
+) -> Result<KeyIdentity, ApiError> {
+    let context = request.app_data::<web::Data<Context>>();
+    let wrong_keys = request.app_data::<web::Data<WrongKeys>>();
     let (Some(context), Some(wrong_keys)) = (context, wrong_keys) else {
-        // Both are data of the control application; a route elsewhere has no callers.
+        // Both are data of the gate; a route elsewhere has no bouncers.
         return Err(ApiError::Unauthorized);
     };
-    let address = request.peer_addr().map(|peer| canonical(peer.ip()));
-    let now = Moment::now();
-    wrong_keys.may_try(address, now)?;
-    let key = bearer(request).ok_or(ApiError::Unauthorized)?;
-    let Some(identity) = context.keys.verify(key) else {
-        wrong_keys.count(address, now);
-        return Err(ApiError::Unauthorized);
-    };
-    Ok(Caller { identity, address })
+    let identity = holder(context, wrong_keys, address(request), key)?;
+    match identity.role.includes(Role::Bouncer) {
+        true => Ok(identity),
+        false => Err(ApiError::Forbidden { needed: Role::Bouncer }),
+    }
+}
+
+/// Who holds this key, which somebody at that address has shown.
+fn holder(
+    context: &Context,
+    wrong_keys: &WrongKeys,
+    address: Option<IpAddr>,
+    key: Option<&str>,
+) -> Result<KeyIdentity, ApiError> {
+    let (now, sender) = (Moment::now(), sender(address));
+    wrong_keys.0.may_try(&sender, now)?;
+    let identity = context.keys.verify(key.ok_or(ApiError::Unauthorized)?);
+    identity.ok_or_else(|| {
+        wrong_keys.0.count(sender, now);
+        ApiError::Unauthorized
+    })
 }
 
 /// Wrong keys of the last minute, by the sender's network.
-#[derive(Default)]
-pub(crate) struct WrongKeys(Mutex<HashMap<Option<Network>, Tries>>);
+pub(crate) struct WrongKeys(Throttle<Option<Network>>);
 
-struct Tries {
-    wrong: u32,
-    /// On the steady clock, in microseconds.
-    until: u64,
-}
-
-const MOST_WRONG: u32 = 5;
-const MINUTE: u64 = 60_000_000;
-/// Beyond so many senders within a minute all are forgotten: no list of strangers may grow without
-/// end, and a key of 256 random bits does not rest on this one.
-const MOST_SENDERS: usize = 100_000;
-
-impl WrongKeys {
-    fn may_try(&self, address: Option<IpAddr>, now: Moment) -> Result<(), ApiError> {
-        match self.0.lock().get(&sender(address)) {
-            Some(tries) if tries.wrong >= MOST_WRONG && now.steady < tries.until => {
-                let seconds = (tries.until - now.steady).div_ceil(1_000_000);
-                Err(ApiError::TooManyWrongKeys { seconds })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn count(&self, address: Option<IpAddr>, now: Moment) {
-        let mut senders = self.0.lock();
-        if senders.len() >= MOST_SENDERS {
-            senders.retain(|_, tries| now.steady < tries.until);
-            if senders.len() >= MOST_SENDERS {
-                senders.clear();
-            }
-        }
-        let fresh = Tries { wrong: 0, until: now.steady + MINUTE };
-        let tries = senders.entry(sender(address)).or_insert(fresh);
-        if now.steady >= tries.until {
-            *tries = Tries { wrong: 0, until: now.steady + MINUTE };
-        }
-        tries.wrong += 1;
-    }
-}
-
-fn sender(address: Option<IpAddr>) -> Option<Network> {
-    address.map(|address| Network::of_client(address, 64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: u64) -> Moment {
-        Moment { wall: 0, steady: seconds * 1_000_000 }
-    }
-
-    #[test]
-    fn five_wrong_keys_silence_an_address_for_the_rest_of_the_minute() {
-        let wrong_keys = WrongKeys::default();
-        let (guesser, other) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
-        for second in 0..5 {
-            assert!(wrong_keys.may_try(guesser, at(second)).is_ok());
-            wrong_keys.count(guesser, at(second));
-        }
-        let refused = wrong_keys.may_try(guesser, at(10));
-        assert!(matches!(refused, Err(ApiError::TooManyWrongKeys { seconds: 50 })), "{refused:?}");
-        assert!(wrong_keys.may_try(other, at(10)).is_ok());
-        assert!(wrong_keys.may_try(guesser, at(60)).is_ok());
-        wrong_keys.count(guesser, at(60));
-        assert!(wrong_keys.may_try(guesser, at(61)).is_ok());
-    }
-
-    #[test]
-    fn wrong_keys_from_everywhere_take_bounded_memory() {
-        let wrong_keys = WrongKeys::default();
-        for sender in 0..=u32::try_from(MOST_SENDERS).unwrap() {
-            wrong_keys.count(Some(std::net::Ipv4Addr::from_bits(sender).into()), at(1));
-        }
-        assert!(wrong_keys.0.lock().len() <= MOST_SENDERS);
+impl Default for WrongKeys {
+    fn default() -> WrongKeys {
+        WrongKeys(Throttle::new(WRONG_KEYS))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The server itself waits five seconds for the head of a connection's first request. Whoever has sent one
 //! could send the second as slowly as he likes, or a body that nobody reads, and hold a connection for
-//! ever. So each connection has to bring a whole request head within [`PATIENCE`] of the last answer.
+//! ever. So each connection has to bring a whole request head within [`PATIENCE`] of the last answer, or
+//! within what else its listener has.
 //!
 //! What this deliberately does not do: end a request that is being answered, or judge who is slow; a
 //! connection costs a few kilobytes, and how many there may be is for [`most_per_worker`] to say.
@@ -15,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Extensions, Service, ServiceRequest, ServiceResponse};
+use actix_web::{Error, HttpRequest};
 use ipwarden_engine::clock::Moment;
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a connection may be open without a request. Longer than the server keeps one alive on which
 /// nothing is sent at all.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 /// How often the connections are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Files that a process has open for other things than connections to it.
@@ -39,24 +40,42 @@ const MOST: usize = 25_000;
 #[derive(Clone, Default)]
 pub(crate) struct Connections(Arc<Mutex<Vec<Weak<Connection>>>>);
 
+/// The same as one listener sees them.
+#[derive(Clone)]
+pub(crate) struct Patient {
+    all: Connections,
+    /// Between a request and the next.
+    patience: Duration,
+}
+
 /// One of them, in the server's data of the connection, which ends with it.
 struct Connection {
     /// A handle of its own: a number alone might be somebody else's socket by now.
     socket: TcpStream,
     /// When it may be closed, on the steady clock in microseconds.
     until: AtomicU64,
+    patience: Duration,
 }
 
-impl Connections {
+impl Patient {
     /// What the server calls when somebody has connected.
     pub(crate) fn opened(&self, io: &dyn Any, data: &mut Extensions) {
         let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
         // Without a file for it the connection is only watched by the server itself.
         let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
-        let until = AtomicU64::new(deadline(Moment::now()));
-        let connection = Arc::new(Connection { socket: socket.into(), until });
-        self.0.lock().push(Arc::downgrade(&connection));
+        let until = AtomicU64::new(deadline(Moment::now(), PATIENCE));
+        let patience = self.patience;
+        let connection = Arc::new(Connection { socket: socket.into(), until, patience });
+        self.all.0.lock().push(Arc::downgrade(&connection));
         data.insert(connection);
+    }
+}
+
+impl Connections {
+    /// The connections of a listener that waits so long between requests; for the first it waits
+    /// [`PATIENCE`].
+    pub(crate) fn patient(&self, patience: Duration) -> Patient {
+        Patient { all: self.clone(), patience }
     }
 
     /// Closes what is overdue, until it is told to stop.
@@ -100,14 +119,49 @@ where
     async move {
         let answer = answer.await;
         if let Some(connection) = connection {
-            connection.until.store(deadline(Moment::now()), Ordering::Relaxed);
+            let until = deadline(Moment::now(), connection.patience);
+            connection.until.store(until, Ordering::Relaxed);
         }
         answer
     }
 }
 
-fn deadline(now: Moment) -> u64 {
-    now.steady.saturating_add(u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX))
+/// An answer that goes on for as long as its reader likes: its connection is not overdue meanwhile.
+pub(crate) struct Unending(Option<Arc<Connection>>);
+
+impl Unending {
+    /// On the connection of this request.
+    pub(crate) fn on(request: &HttpRequest) -> Unending {
+        Unending(request.conn_data::<Arc<Connection>>().cloned())
+    }
+
+    /// Whether its reader has closed the connection. The server itself learns that when it writes.
+    pub(crate) fn was_left(&self) -> bool {
+        let Some(connection) = &self.0 else { return false };
+        match connection.socket.peek(&mut [0]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Says that it goes on, once the head of the answer has left.
+    pub(crate) fn goes_on(&self) {
+        if let Some(connection) = &self.0 {
+            connection.until.store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Unending {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.until.store(deadline(Moment::now(), connection.patience), Ordering::Relaxed);
+        }
+    }
+}
+
+fn deadline(now: Moment, patience: Duration) -> u64 {
+    now.steady.saturating_add(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// How many connections each worker of a listener may have, so that all of them leave files for the rest;
@@ -137,7 +191,10 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.set_nonblocking(true).unwrap();
             let socket = listener.accept().unwrap().0;
-            (client, Arc::new(Connection { socket, until: AtomicU64::new(until) }))
+            (
+                client,
+                Arc::new(Connection { socket, until: AtomicU64::new(until), patience: PATIENCE }),
+            )
         };
         let all = Connections::default();
         let (mut slow, one) = connect(99);

@@ -33,20 +33,62 @@ pub(crate) enum ApiError {
     Unauthorized,
     /// The key's role is not enough.
     Forbidden { needed: Role },
-    /// Too many wrong keys from this address; seconds until the next try.
-    TooManyWrongKeys { seconds: u64 },
+    /// Whoever asks is none of the proxies that may.
+    NotTrusted,
+    /// Too many wrong keys from this address, or passwords from it or for this name; seconds until the next
+    /// try.
+    TooManyGuesses { seconds: u64 },
+    /// There is nobody of this name, or he has another password.
+    WrongPassword,
+    /// A browser sent a cookie, but not for a page of ours.
+    ForgedRequest,
     /// There is none of this name.
     NotFound { what: String },
     /// The method is not one of this route's, which are these, with commas between.
     MethodNotAllowed { allowed: &'static str },
     /// The guard rails stand in the way.
     Refused(Vec<Refused>),
+    /// Of many things that were wanted together these cannot be, so none was done.
+    Elements { refused: bool, errors: Vec<ElementError> },
     /// The change does not fit what is there.
     Conflict { detail: String },
+    /// As much of this is being done as this process does at once.
+    Busy { detail: &'static str },
     /// The store does not answer, or cannot do it now.
     Unavailable { detail: &'static str, cause: String, reference: Reference },
     /// Our fault.
     Internal { cause: String, reference: Reference },
+}
+
+/// What is wrong with one of many.
+#[derive(Debug)]
+pub(crate) struct ElementError {
+    /// Of the array.
+    pub(crate) list: &'static str,
+    /// In the array, from 0.
+    pub(crate) index: usize,
+    /// Of the element; empty for an element that is a text.
+    pub(crate) field: &'static str,
+    pub(crate) detail: String,
+    /// Which of the guard rails, if one of them stands in the way.
+    pub(crate) rule: Option<&'static str>,
+}
+
+/// So many errors of one kind tell what is wrong.
+const MOST_ERRORS: usize = 100;
+
+impl ElementError {
+    fn shown(&self) -> Value {
+        let ElementError { list, index, field, detail, rule } = self;
+        let dot = if field.is_empty() { "" } else { "." };
+        let mut error = json!({
+            "field": format!("{list}[{index}]{dot}{field}"), "index": index, "detail": detail,
+        });
+        if let Some(rule) = rule {
+            error["rule"] = (*rule).into();
+        }
+        error
+    }
 }
 
 impl ApiError {
@@ -79,19 +121,39 @@ impl ApiError {
             ApiError::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
                 "Unauthorized",
-                "Send an API key that counts: Authorization: Bearer KEY.".to_owned(),
+                "Send an API key that counts (Authorization: Bearer KEY), or sign in.".to_owned(),
                 json!({}),
             ),
             ApiError::Forbidden { needed } => (
                 StatusCode::FORBIDDEN,
                 "Forbidden",
-                format!("This takes a key with the role {needed}."),
+                format!("This takes the role {needed}."),
                 json!({}),
             ),
-            ApiError::TooManyWrongKeys { seconds } => (
+            ApiError::NotTrusted => (
+                StatusCode::FORBIDDEN,
+                "Forbidden",
+                "Only the proxies of client_ip.trusted_proxies are answered here.".to_owned(),
+                json!({}),
+            ),
+            ApiError::TooManyGuesses { seconds } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
-                format!("Too many wrong keys came from your address. Try again in {seconds} s."),
+                format!("Too many wrong keys or passwords. Try again in {seconds} s."),
+                json!({}),
+            ),
+            ApiError::WrongPassword => (
+                StatusCode::UNAUTHORIZED,
+                "Unauthorized",
+                "Wrong name or password.".to_owned(),
+                json!({}),
+            ),
+            ApiError::ForgedRequest => (
+                StatusCode::FORBIDDEN,
+                "Forbidden",
+                "With a session, a change wants an Origin that is this host, and the session's token \
+                 in X-Csrf-Token."
+                    .to_owned(),
                 json!({}),
             ),
             ApiError::NotFound { what } => {
@@ -115,9 +177,34 @@ impl ApiError {
                 let members = json!({ "errors": all });
                 (StatusCode::CONFLICT, "Refused target", detail.to_owned(), members)
             }
+            ApiError::Elements { refused, errors } => {
+                let shown: Vec<Value> =
+                    errors.iter().take(MOST_ERRORS).map(ElementError::shown).collect();
+                let (status, title, why) = match refused {
+                    true => (
+                        StatusCode::CONFLICT,
+                        "Refused target",
+                        "The guard rails refuse some of it; \"force\": true passes them.",
+                    ),
+                    false => (
+                        StatusCode::UNPROCESSABLE_ENTITY,
+                        "Unprocessable content",
+                        "Some of it cannot be done.",
+                    ),
+                };
+                let count = errors.len();
+                let detail = format!("{why} Nothing was changed; errors: {count}.");
+                (status, title, detail, json!({ "errors": shown }))
+            }
             ApiError::Conflict { detail } => {
                 (StatusCode::CONFLICT, "Conflict", detail.clone(), json!({}))
             }
+            ApiError::Busy { detail } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Service unavailable",
+                (*detail).to_owned(),
+                json!({}),
+            ),
             ApiError::Unavailable { detail, reference, .. } => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Service unavailable",
@@ -132,6 +219,13 @@ impl ApiError {
                 json!({ "reference": reference.to_string() }),
             ),
         }
+    }
+}
+
+impl ApiError {
+    /// The sentence for a person.
+    pub(crate) fn detail(&self) -> String {
+        self.parts().2
     }
 }
 
@@ -163,7 +257,10 @@ impl ResponseError for ApiError {
             ApiError::MethodNotAllowed { allowed } => {
                 answer.insert_header((header::ALLOW, *allowed));
             }
-            ApiError::TooManyWrongKeys { seconds } => {
+            ApiError::Busy { .. } => {
+                answer.insert_header((header::RETRY_AFTER, "5"));
+            }
+            ApiError::TooManyGuesses { seconds } => {
                 answer.insert_header((header::RETRY_AFTER, seconds.to_string()));
             }
             _ => {}

@@ -7,5 +7,8 @@ pub mod server;
 mod auth;
 mod connections;
 mod error;
+mod html;
 mod input;
+mod openapi;
+mod paging;
 mod routes;

@@ -1,27 +1,37 @@
 //! From a configuration to answered requests, and to an orderly end.
 
-use std::io::{IsTerminal, Write};
+mod banner;
+
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServerHandle, Service, ServiceRequest, ServiceResponse};
 use actix_web::http::ConnectionType;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, Error, HttpServer, web};
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use ipwarden_core::config::{Config, ConfigError, Loaded, load_with_flags, process_environment};
 use ipwarden_core::context::Context;
+use ipwarden_core::sessions::Audience;
 use ipwarden_engine::clock::Moment;
 use ipwarden_guard::GuardMiddleware;
 
+use self::banner::{Listening, announce};
+use crate::auth::door::Door;
 use crate::auth::{WrongKeys, identify};
-use crate::connections::{Connections, answering, most_per_worker};
+use crate::connections::{Connections, PATIENCE, answering, most_per_worker};
 use crate::routes;
+use crate::routes::gate::forward_auth::{Asker, Headers};
 
 /// A request head has to be there within this time, however slowly it is sent.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection to the gate is kept without a request: longer than proxies keep theirs (60 s in
+/// nginx, 90 s in Traefik), so that none sends a question on one that is just being closed.
+const KEPT_FOR_PROXIES: Duration = Duration::from_secs(120);
 /// How long new requests are still accepted after readiness has failed, so that whoever sends them here
 /// has the time to notice. Their answers close their connections.
 const NOTICE: Duration = Duration::from_secs(1);
@@ -59,8 +69,13 @@ impl Arguments {
 /// What keeps the service from starting; nothing does later.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let public = bind("public.bind", config.public.bind)?;
+    let gate = config.gate.bind.map(|address| bind("gate.bind", address)).transpose()?;
     let control = bind("control.bind", config.control.bind)?;
-    let listening = Listening { public: public.local_addr()?, control: control.local_addr()? };
+    let listening = Listening {
+        public: public.local_addr()?,
+        gate: gate.as_ref().map(TcpListener::local_addr).transpose()?,
+        control: control.local_addr()?,
+    };
 
     let context = Arc::new(Context::open(config, Moment::now()).await?);
     if context.db.is_sqlite() {
@@ -79,21 +94,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let connections = Connections::default();
     context.spawn(|stop| connections.clone().watch(stop));
     let public = serve_public(&context, public, &connections)?;
+    let gate = gate.map(|gate| serve_gate(&context, gate, &connections)).transpose()?;
     let control = serve_control(&context, control, &connections)?;
     announce(&context, &listening);
 
-    let (handles, ended) = ([public.handle(), control.handle()], [public, control]);
-    let stopper = tokio::spawn(stop_on_signal(context.clone(), handles));
-    let [public, control] = ended;
-    let (public, control) = tokio::join!(public, control);
+    let guarded = [Some(&public), gate.as_ref()].into_iter().flatten().map(Server::handle);
+    let stopper = stop_on_signal(context.clone(), guarded.collect(), control.handle());
+    let stopper = tokio::spawn(stopper);
+    let gate = async {
+        match gate {
+            Some(gate) => gate.await,
+            None => Ok(()),
+        }
+    };
+    let (public, gate, control) = tokio::join!(public, gate, control);
     stopper.abort();
     context.shutdown().await;
-    public.and(control).context("a listener failed")
-}
-
-struct Listening {
-    public: SocketAddr,
-    control: SocketAddr,
+    public.and(gate).and(control).context("a listener failed")
 }
 
 fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -108,29 +125,20 @@ fn serve_public(
     listener: TcpListener,
     connections: &Connections,
 ) -> anyhow::Result<Server> {
-    // The control listener has one more.
-    let (opened, most) = (connections.clone(), most_per_worker(workers() + 1));
-    let guard = GuardMiddleware::new(context.guard.clone()).identify(identify(context));
+    let (opened, most) = (connections.patient(PATIENCE), most_per_worker(all_workers(context)));
+    let door = web::Data::new(Door::of(context, Audience::Public));
+    let guard = GuardMiddleware::new(context.guard.clone())
+        .identify(identify(context, &door))
+        .passes(context.passes.clone());
     let context = web::Data::from(context.clone());
     let server = HttpServer::new(move || {
         let stopping = context.clone();
         App::new()
             .app_data(context.clone())
+            .app_data(door.clone())
             .configure(routes::public)
             .wrap(guard.clone())
-            // No decision: an answer that leaves while the service stops takes its connection along,
-            // so that no request is on its way on it when it is closed.
-            .wrap_fn(move |request, service| {
-                let (answer, stopping) = (answering(request, service), stopping.clone());
-                async move {
-                    let mut answer = answer.await?;
-                    if stopping.is_stopping() {
-                        let head = answer.response_mut().head_mut();
-                        head.set_connection_type(ConnectionType::Close);
-                    }
-                    Ok(answer)
-                }
-            })
+            .wrap_fn(move |request, service| last_answering(request, service, &stopping))
     });
     Ok(server
         .workers(workers())
@@ -143,9 +151,68 @@ fn serve_public(
         .run())
 }
 
-/// Threads of the public listener.
+fn serve_gate(
+    context: &Arc<Context>,
+    listener: TcpListener,
+    connections: &Connections,
+) -> anyhow::Result<Server> {
+    let patience = KEPT_FOR_PROXIES + PATIENCE;
+    let (opened, most) = (connections.patient(patience), most_per_worker(all_workers(context)));
+    let headers = Headers::of(&context.config)?;
+    let wrong_keys = web::Data::new(WrongKeys::default());
+    let context = web::Data::from(context.clone());
+    let server = HttpServer::new(move || {
+        let stopping = context.clone();
+        let asker = Asker::new(&context, headers.clone());
+        App::new()
+            .app_data(context.clone())
+            .app_data(web::Data::new(asker))
+            .app_data(wrong_keys.clone())
+            .configure(routes::gate)
+            .wrap_fn(move |request, service| last_answering(request, service, &stopping))
+    });
+    Ok(server
+        .workers(workers())
+        .max_connections(most)
+        .on_connect(move |io, data| opened.opened(io, data))
+        .client_request_timeout(HEAD_LIMIT)
+        .keep_alive(KEPT_FOR_PROXIES)
+        .shutdown_timeout(FINISH_SECONDS)
+        .disable_signals()
+        .listen(listener)?
+        .run())
+}
+
+/// Threads of the public listener, and of the gate.
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Threads of all listeners: the control listener has one.
+fn all_workers(context: &Context) -> usize {
+    let busy = if context.config.gate.bind.is_some() { 2 } else { 1 };
+    busy * workers() + 1
+}
+
+/// Answers a request. An answer that leaves while the service stops takes its connection along, so that
+/// no request is on its way on it when it is closed.
+fn last_answering<S, B>(
+    request: ServiceRequest,
+    service: &S,
+    stopping: &web::Data<Context>,
+) -> impl Future<Output = Result<ServiceResponse<B>, Error>> + use<S, B>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    B: MessageBody,
+{
+    let (answer, stopping) = (answering(request, service), stopping.clone());
+    async move {
+        let mut answer = answer.await?;
+        if stopping.is_stopping() {
+            answer.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+        }
+        Ok(answer)
+    }
 }
 
 fn serve_control(
@@ -153,13 +220,17 @@ fn serve_control(
     listener: TcpListener,
     connections: &Connections,
 ) -> anyhow::Result<Server> {
-    let (opened, most) = (connections.clone(), most_per_worker(workers() + 1));
+    let (opened, most) = (connections.patient(PATIENCE), most_per_worker(all_workers(context)));
     let wrong_keys = web::Data::new(WrongKeys::default());
+    let door = web::Data::new(Door::of(context, Audience::Control));
+    let listeners = web::Data::new(routes::Listeners::default());
     let context = web::Data::from(context.clone());
     let server = HttpServer::new(move || {
         App::new()
             .app_data(context.clone())
             .app_data(wrong_keys.clone())
+            .app_data(door.clone())
+            .app_data(listeners.clone())
             .configure(routes::control)
             .wrap_fn(answering)
     });
@@ -174,7 +245,8 @@ fn serve_control(
         .run())
 }
 
-async fn stop_on_signal(context: Arc<Context>, [public, control]: [ServerHandle; 2]) {
+/// `guarded` are the listeners whose requests are decided about.
+async fn stop_on_signal(context: Arc<Context>, guarded: Vec<ServerHandle>, control: ServerHandle) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -189,52 +261,7 @@ async fn stop_on_signal(context: Arc<Context>, [public, control]: [ServerHandle;
     tracing::info!("stopping: accepted requests finish, the log is shipped");
     context.begin_shutdown();
     tokio::time::sleep(NOTICE).await;
-    public.stop(true).await;
+    join_all(guarded.iter().map(|listener| listener.stop(true))).await;
     // Last, so that `/readyz` says until the end that no new requests are wanted.
     control.stop(true).await;
-}
-
-/// Tells a person where to look. On stderr, as everything that is not data.
-///
-/// Whoever started this may have closed it; then nobody is told.
-fn announce(context: &Context, listening: &Listening) {
-    let _nobody_listens = write_banner(&mut std::io::stderr().lock(), context, listening);
-}
-
-fn write_banner(
-    out: &mut (impl Write + IsTerminal),
-    context: &Context,
-    listening: &Listening,
-) -> std::io::Result<()> {
-    let data_dir = std::path::absolute(&context.config.data_dir)
-        .unwrap_or_else(|_| context.config.data_dir.clone());
-    let size = if context.db.is_sqlite() { "embedded" } else { "fleet" };
-    writeln!(out, "ipwarden {} ({size}) is up", env!("CARGO_PKG_VERSION"))?;
-    writeln!(out, "  public   {:<28} everything here passes the guard", url(listening.public))?;
-    writeln!(out, "  control  {:<28} for operators: API, metrics, health", url(listening.control))?;
-    writeln!(out, "  data     {}", data_dir.display())?;
-    let key_file = data_dir.join(ipwarden_core::keys::ADMIN_KEY_FILE);
-    match &context.first_admin_key {
-        Some(path) => {
-            writeln!(out, "  key      {} (the first admin key, just made)", path.display())?;
-            if out.is_terminal()
-                && let Ok(key) = std::fs::read_to_string(path)
-            {
-                writeln!(out, "           {}", key.trim())?;
-            }
-        }
-        None if key_file.exists() => {
-            writeln!(out, "  key      {} (the first admin key)", key_file.display())?;
-        }
-        None => writeln!(out, "  key      made elsewhere; `ipctl key list` shows which there are")?,
-    }
-    writeln!(out, "  try      curl -i {}/", url(listening.public))
-}
-
-/// The address as it can be clicked on: nobody connects to "any address".
-fn url(mut address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    format!("http://{address}")
 }

@@ -16,7 +16,7 @@ use crate::server::{Server, beside};
 pub(crate) const BLOCKED: usize = 100_000;
 
 /// The quota under which everybody is admitted: exact, and far above what one client of so many asks.
-const ADMITTING: &str = "[[quotas]]\nname = \"bench\"\nanonymous = \"100/10s\"\n";
+pub(crate) const ADMITTING: &str = "[[quotas]]\nname = \"bench\"\nanonymous = \"100/10s\"\n";
 /// The quota that is used up at once.
 const REFUSING: &str = "[[quotas]]\nname = \"bench\"\nanonymous = \"1/1d\"\n";
 /// Used up at once on one path.
@@ -217,22 +217,8 @@ impl Field {
 
 async fn guarded(bed: &Bed, one: &Guarded) -> anyhow::Result<Contestant> {
     let directory = bed.directory.join(one.name);
-    std::fs::create_dir_all(directory.join("geoip"))?;
-    std::fs::write(directory.join("ipwarden.toml"), one.quotas)?;
-    write_places(&directory.join("geoip/city.mmdb"))?;
-    let mut command = Command::new(beside("bench-guarded")?);
-    command
-        .current_dir(&directory)
-        .env_clear()
-        .env("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "127.0.0.0/8")
-        .env("IPWARDEN_NODE", one.name)
-        .env("IPWARDEN_LOG__LEVEL", "error")
-        .args(["--blocked", &BLOCKED.to_string()])
-        .args(one.arguments)
-        .stderr(std::fs::File::create(directory.join("log"))?);
-    if one.spool_only {
-        command.arg("--spool-only").env("IPWARDEN_REQUEST_LOG__SPOOL_BYTES", "256MiB");
-    }
+    let mut command = command(&directory, one.quotas, BLOCKED, one.spool_only)?;
+    command.env("IPWARDEN_NODE", one.name).args(one.arguments);
     let mut others = Vec::new();
     let mut store = match one.spool_only {
         true => Store::None,
@@ -257,6 +243,30 @@ async fn guarded(bed: &Bed, one: &Guarded) -> anyhow::Result<Contestant> {
         refused: one.refused,
         store,
     })
+}
+
+/// A guarded server in a directory of its own.
+pub(crate) fn command(
+    directory: &Path,
+    quotas: &str,
+    blocked: usize,
+    spool_only: bool,
+) -> anyhow::Result<Command> {
+    std::fs::create_dir_all(directory.join("geoip"))?;
+    std::fs::write(directory.join("ipwarden.toml"), quotas)?;
+    write_places(&directory.join("geoip/city.mmdb"))?;
+    let mut command = Command::new(beside("bench-guarded")?);
+    command
+        .current_dir(directory)
+        .env_clear()
+        .env("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "127.0.0.0/8")
+        .env("IPWARDEN_LOG__LEVEL", "error")
+        .args(["--blocked", &blocked.to_string()])
+        .stderr(std::fs::File::create(directory.join("log"))?);
+    if spool_only {
+        command.arg("--spool-only").env("IPWARDEN_REQUEST_LOG__SPOOL_BYTES", "256MiB");
+    }
+    Ok(command)
 }
 
 /// A file that knows a place for every client, in the schema of GeoLite2-City.

@@ -13,6 +13,7 @@ use std::hint::black_box;
 use ipwarden_engine::clock::Moment;
 
 use crate::contestants::Bed;
+use crate::cores;
 use crate::document::{Figure, Findings};
 
 /// Measures all of them.
@@ -21,8 +22,12 @@ pub(crate) async fn all(bed: &Bed, findings: &mut Findings) -> anyhow::Result<()
     for millions in [1, 10] {
         lists::measure(millions, findings);
     }
-    store::shipping(bed, findings).await?;
-    store::importing(bed, findings).await?;
+    {
+        // PostgreSQL stays where it is: whoever writes has a core of its own, as on any machine.
+        let _elsewhere = cores::other()?;
+        store::shipping(bed, findings).await?;
+        store::importing(bed, findings).await?;
+    }
     process::measure(bed, findings).await?;
     scan::measure(bed, findings).await
 }

@@ -106,13 +106,25 @@ impl Load {
         seconds: u32,
         from: u64,
     ) -> anyhow::Result<Outcome> {
+        self.run_on(CONNECTIONS, server, mix, seconds, from)
+    }
+
+    /// The same on so many connections.
+    pub(crate) fn run_on(
+        &self,
+        connections: usize,
+        server: SocketAddr,
+        mix: Mix,
+        seconds: u32,
+        from: u64,
+    ) -> anyhow::Result<Outcome> {
         let clients = match mix {
             Mix::Plain => &self.plain,
             Mix::NineInTenOver => &self.nine_in_ten,
         };
         let mut command = loading("wrk");
         command.args(["--threads", "1"]);
-        command.args(["--connections", &CONNECTIONS.to_string(), "--timeout", "10s"]);
+        command.args(["--connections", &connections.to_string(), "--timeout", "10s"]);
         command.arg("--duration").arg(format!("{seconds}s")).arg("--script").arg(&self.script);
         command.arg(format!("http://{server}/")).arg("--").arg(clients);
         command.args([&from.to_string(), USER_AGENT]);

@@ -9,6 +9,7 @@ mod cpu;
 mod document;
 mod figures;
 mod goals;
+mod growth;
 mod load;
 mod machine;
 mod paced;
@@ -92,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
     if !quick && arguments.only.is_empty() || arguments.figures {
         // The contestants' turn is over; their memory and background work are not in the way.
         drop(std::mem::take(&mut field.running));
+        growth::measure(&bed, &load, &mut findings)?;
         figures::all(&bed, &mut findings).await?;
     }
     let document = findings.document(plan);

@@ -1,4 +1,5 @@
-//! Reads access logs of other servers, combined or common format, plain or gzip, into records.
+//! Reads access logs of other servers, plain or gzip, into records: common and combined format, JSON as
+//! nginx, Caddy and Traefik write it, and those of AWS's load balancers.
 //!
 //! Promises: no bytes in a file stop it or make it panic; a line that cannot be read says why and
 //! the next one follows; a request that is no HTTP at all (a TLS handshake on a plain port) is
@@ -8,7 +9,9 @@
 //! Does not look up host names (a line that begins with one is unreadable), does not keep sizes,
 //! referers or queries, and does not know a database: what was read before is a [`Mark`].
 
+mod alb;
 mod date;
+mod json;
 mod line;
 mod lines;
 
@@ -23,6 +26,27 @@ use ipwarden_engine::sensitive_path::SensitivePaths;
 pub use self::line::Unreadable;
 pub use self::lines::Mark;
 use self::lines::{Lines, RawLine};
+use crate::geo::Place;
+
+/// How a server writes its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Common or combined: Apache, nginx, Traefik, and most others.
+    Combined,
+    /// One JSON object a line: nginx, Caddy, Traefik.
+    Json,
+    /// AWS's Application Load Balancer.
+    Alb,
+}
+
+/// A request as a line tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The request.
+    pub record: Record,
+    /// Where it came from, if the line says so.
+    pub place: Option<Place>,
+}
 
 /// A line that is no record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +64,7 @@ pub struct LineError {
 pub struct AccessLog<'r> {
     lines: Lines<'r>,
     sensitive: &'r SensitivePaths,
+    format: Option<Format>,
 }
 
 /// Finds the longest of the `known` marks that a file begins with, so that only its new lines are read.
@@ -55,7 +80,21 @@ impl<'r> AccessLog<'r> {
         source: impl Read + Send + 'r,
         sensitive: &'r SensitivePaths,
     ) -> io::Result<AccessLog<'r>> {
-        Ok(AccessLog { lines: Lines::new(source)?, sensitive })
+        Ok(AccessLog { lines: Lines::new(source)?, sensitive, format: None })
+    }
+
+    /// Has every line read in one format, whatever it looks like.
+    #[must_use]
+    pub fn written_as(self, format: Option<Format>) -> AccessLog<'r> {
+        AccessLog { format, ..self }
+    }
+
+    /// Reads a file that still grows: a line without its line break is one that is being written, and
+    /// after the end there may be more.
+    #[must_use]
+    pub fn growing(mut self) -> AccessLog<'r> {
+        self.lines.grow();
+        self
     }
 
     /// Passes over lines that are known; false, with the file in an unknown place, if they are not
@@ -78,14 +117,20 @@ impl<'r> AccessLog<'r> {
     ///
     /// Empty lines are nothing. An error of the source (a gzip file that was cut off) is its end.
     pub fn next_record(&mut self) -> io::Result<Option<Result<Record, LineError>>> {
+        Ok(self.next_told()?.map(|told| told.map(|told| told.record)))
+    }
+
+    /// As [`AccessLog::next_record`], with what the line says beyond that.
+    pub fn next_told(&mut self) -> io::Result<Option<Result<Told, LineError>>> {
+        let format = self.format;
         loop {
             let (parsed, torn) = match self.lines.next()? {
                 None => return Ok(None),
                 // A torn one is a line break of two bytes of which the second is not there yet.
                 Some(RawLine::Whole(b"") | RawLine::Torn(b"")) => continue,
                 Some(RawLine::TooLong) => (Err((Unreadable::TooLong, String::new())), false),
-                Some(RawLine::Whole(bytes)) => (self::read(bytes, self.sensitive), false),
-                Some(RawLine::Torn(bytes)) => (self::read(bytes, self.sensitive), true),
+                Some(RawLine::Whole(bytes)) => (self::read(bytes, format, self.sensitive), false),
+                Some(RawLine::Torn(bytes)) => (self::read(bytes, format, self.sensitive), true),
             };
             if torn && parsed.is_ok() {
                 self.lines.take_torn();
@@ -100,10 +145,28 @@ impl<'r> AccessLog<'r> {
     }
 }
 
-fn read(bytes: &[u8], sensitive: &SensitivePaths) -> Result<Record, (Unreadable, String)> {
-    line::parse(bytes)
-        .map(|line| record(&line, sensitive))
+fn read(
+    bytes: &[u8],
+    format: Option<Format>,
+    sensitive: &SensitivePaths,
+) -> Result<Told, (Unreadable, String)> {
+    let parsed = match format.unwrap_or_else(|| recognise(bytes)) {
+        Format::Combined => line::parse(bytes).map(|line| (line, None)),
+        Format::Json => json::parse(bytes),
+        Format::Alb => alb::parse(bytes).map(|line| (line, None)),
+    };
+    parsed
+        .map(|(line, place)| Told { record: record(&line, sensitive), place })
         .map_err(|reason| (reason, excerpt(bytes)))
+}
+
+/// Line by line: no line of one format is one of another.
+fn recognise(line: &[u8]) -> Format {
+    match line.trim_ascii_start().first() {
+        Some(b'{') => Format::Json,
+        _ if alb::is_one(line) => Format::Alb,
+        _ => Format::Combined,
+    }
 }
 
 fn record(line: &line::Line<'_>, sensitive: &SensitivePaths) -> Record {

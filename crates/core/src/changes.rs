@@ -89,7 +89,7 @@ impl Feed {
         self.status.clone()
     }
 
-    /// The version at which the API keys last changed, or may have; whoever keeps them in memory
+    /// The version at which API keys or users last changed, or may have; whoever keeps them in memory
     /// reloads them when this moves.
     pub fn keys(&self) -> watch::Receiver<i64> {
         self.keys.clone()

@@ -7,7 +7,6 @@ mod held_keys;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,6 +14,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::{Guard, Parts};
+use ipwarden_engine::pass::Passes;
 use ipwarden_engine::quota::Policies;
 use ipwarden_engine::rate_limit::{Limiter, LocalOptions, RedisOptions};
 use ipwarden_engine::sensitive_path::SensitivePaths;
@@ -22,15 +22,20 @@ use ipwarden_engine::spool::{Spool, SpoolOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::held_keys::{Opened, follow_keys, open_keys};
+use self::held_keys::{Held, Opened, follow_keys, open_keys};
+use crate::bouncers::LookUps;
 use crate::changes::{self, Feed, Feeder, Source};
 use crate::config::{Config, StoreUrl};
 use crate::db::{Create, Db, DbError, nodes};
+use crate::decisions::{self, Decisions};
 use crate::geo::Geo;
 use crate::health::{self, Watch};
 use crate::keys::Keys;
 use crate::recorder::Recorder;
 use crate::redis::RedisPool;
+use crate::sessions::Sessions;
+use crate::signing::Signer;
+use crate::users::{Passwords, Users};
 
 /// How often the files of places are looked at.
 const GEO_LOOK: Duration = Duration::from_secs(5);
@@ -52,10 +57,24 @@ pub struct Context {
     pub redis: Option<RedisPool>,
     /// Decides.
     pub guard: Arc<Guard>,
+    /// Issues and takes passes, if there is a secret for them.
+    pub passes: Option<Arc<Passes>>,
     /// Knows where addresses are.
     pub geo: Arc<Geo>,
     /// Knows the API keys.
     pub keys: Arc<Keys>,
+    /// What bouncers are told, if there are any.
+    pub decisions: Arc<Decisions>,
+    /// Which of them asked lately.
+    pub look_ups: LookUps,
+    /// Knows the people who sign in.
+    pub users: Arc<Users>,
+    /// Opens their sessions and knows them again.
+    pub sessions: Sessions,
+    /// Works on their passwords.
+    pub passwords: Passwords,
+    /// Signs positions of pages, and sessions.
+    pub signer: Arc<Signer>,
     /// How the lists in force stand.
     pub feed: Feed,
     /// What went wrong of late.
@@ -66,7 +85,7 @@ pub struct Context {
     pub node: Arc<str>,
     /// Where the first admin key was written, if this start made it.
     pub first_admin_key: Option<PathBuf>,
-    stopping: AtomicBool,
+    stopping: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -119,7 +138,7 @@ impl Context {
         let recorder = Recorder::new(guard.spool().clone(), db.clone(), geo.clone(), node.clone());
         let copy = data_dir.join(changes::COPY);
         let mut feeder = Feeder::of(guard.clone(), db.clone(), copy);
-        let Opened { first_admin_key, keys, keys_loaded } = match answers {
+        let Opened { first_admin_key, held, keys_loaded } = match answers {
             true => {
                 feeder.start().await;
                 open_keys(&db, &data_dir, date(now)).await?
@@ -131,35 +150,46 @@ impl Context {
             }
         };
 
+        let passes = config.gate.pass_secret.as_ref();
+        let passes = passes.map(|secret| Arc::new(Passes::new(secret.reveal(), now)));
         let context = Context {
             config: Arc::new(config),
+            decisions: Arc::new(Decisions::of(db.clone())),
             db,
             redis,
             guard,
+            passes,
             geo,
-            keys: Arc::new(keys),
+            look_ups: LookUps::default(),
+            keys: held.keys.clone(),
+            users: held.users.clone(),
+            sessions: Sessions::new(held.signer.clone(), held.users.clone()),
+            passwords: Passwords::default(),
+            signer: held.signer.clone(),
             feed: feeder.feed(),
             watch: Arc::default(),
             recorder: Arc::new(recorder),
             node,
             first_admin_key,
-            stopping: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        context.start(feeder, keys_loaded, now);
+        context.start(feeder, held, keys_loaded, now);
         Ok(context)
     }
 
     /// Starts what runs beside the requests. The list is all there is.
-    fn start(&self, feeder: Feeder, keys_loaded: bool, now: Moment) {
+    fn start(&self, feeder: Feeder, held: Held, keys_loaded: bool, now: Moment) {
         let (stop, redis_url) = (&self.stop, self.config.redis_url.clone());
         self.tasks.spawn(feeder.run(redis_url, stop.clone()));
         self.tasks.spawn(ship(self.recorder.clone(), stop.clone()));
-        let (keys, db, feed) = (self.keys.clone(), self.db.clone(), self.feed.clone());
+        let (db, feed) = (self.db.clone(), self.feed.clone());
         // Where the first one goes if this start could not ask whether there are any.
         let first_into = (!keys_loaded).then(|| self.config.data_dir.clone());
-        self.tasks.spawn(follow_keys(keys, db, feed, stop.clone(), first_into));
+        self.tasks.spawn(follow_keys(held, db, feed, stop.clone(), first_into));
+        let (keys, feed) = (self.keys.clone(), self.feed.clone());
+        self.tasks.spawn(decisions::follow(self.decisions.clone(), keys, feed, stop.clone()));
         let (watch, guard, db) = (self.watch.clone(), self.guard.clone(), self.db.clone());
         self.tasks.spawn(health::follow(watch, guard, db, stop.clone()));
         self.tasks.spawn(follow_files(self.geo.clone(), stop.clone()));
@@ -200,12 +230,17 @@ impl Context {
 
     /// Says that no new requests are wanted: readiness goes first.
     pub fn begin_shutdown(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.cancel();
     }
 
     /// Whether [`Context::begin_shutdown`] was called.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stopping.is_cancelled()
+    }
+
+    /// Waits for [`Context::begin_shutdown`]: what goes on as long as its reader likes ends there.
+    pub async fn until_stopping(&self) {
+        self.stopping.cancelled().await;
     }
 
     /// Whether this process can decide: it has lists, from the store or from its copy on disk.

@@ -30,10 +30,6 @@ macro_rules! on {
     };
 }
 
-pub mod allowed_ips;
-pub mod api_keys;
-pub mod audit_log;
-pub mod blocked_ips;
 /// Inserts many rows with one statement on SQLite; diesel-async has no batches there, Diesel itself has.
 macro_rules! insert_batch {
     ($c:expr, $insert:expr) => {{
@@ -42,9 +38,16 @@ macro_rules! insert_batch {
     }};
 }
 
+pub mod allowed_ips;
+pub mod api_keys;
+pub mod audit_log;
+pub mod blocked_ips;
+pub mod bouncers;
 mod connection;
 pub mod entries;
 mod error;
+pub mod foreign;
+pub mod idempotency_keys;
 pub mod imports;
 pub mod leases;
 pub mod list_changes;
@@ -55,6 +58,7 @@ mod postgres;
 pub mod request_logs;
 pub mod scan_runs;
 mod schema;
+pub mod secrets;
 pub mod spool_positions;
 mod sqlite;
 pub mod suspicious_ips;
@@ -62,6 +66,7 @@ mod tls;
 pub mod touched_hours;
 pub mod traffic;
 mod types;
+pub mod users;
 
 pub use connection::{Conn, Db};
 pub use error::DbError;

@@ -11,6 +11,7 @@
 //! Does not scan: the hours that an import touches are noted with its rows, and
 //! [`scan::run_touched`](crate::scan::run_touched) judges them.
 
+mod follow;
 mod input;
 mod reader;
 
@@ -24,6 +25,8 @@ use ipwarden_engine::record::Record;
 use ipwarden_engine::sensitive_path::SensitivePaths;
 use parking_lot::Mutex;
 
+use self::follow::Following;
+pub use self::follow::follow;
 pub use self::input::Input;
 use self::reader::Batch;
 use crate::access_log::{LineError, Mark, longest_known};
@@ -60,6 +63,12 @@ pub enum ImportError {
     /// Its beginning is no longer what it was a moment ago.
     #[error("{0} changed while it was read: try again")]
     Changed(String),
+    /// It was imported before, and no longer begins as it did then.
+    #[error(
+        "{0} was taken over before, and rows of then are gone or others now: to take the rest would \
+         double what is here"
+    )]
+    Otherwise(String),
     /// One import at a time.
     #[error("`{holder}` is importing; if that was stopped, try again at {until}")]
     Busy {
@@ -124,8 +133,12 @@ pub async fn import(
     mut report: impl FnMut(Progress),
 ) -> Result<Imported, ImportError> {
     let lease = take_lease(with, clock()).await?;
-    let outcome = import_under(with, &lease, input, &clock, &mut report).await;
-    let now = clock();
+    let outcome = import_under(with, &lease, input, None, &clock, &mut report).await;
+    give_back(with, lease, clock()).await;
+    outcome
+}
+
+async fn give_back(with: &Importer<'_>, lease: Lease, now: DateTime<Utc>) {
     let released = with.db.run(move |conn| {
         async move {
             let store_now = conn.clock(now).await?;
@@ -137,13 +150,23 @@ pub async fn import(
         // It ends by itself.
         tracing::debug!(%error, "the lease of the import was not given back");
     }
-    outcome
+}
+
+/// Reads a log without recording anything: what an import of it would find, if nothing of it were known.
+///
+/// # Errors
+/// When it cannot be read at all.
+pub fn look(input: &Input, report: impl FnMut(u64)) -> io::Result<Imported> {
+    let mut imported = Imported::default();
+    reader::look(input, |batch| imported.add(batch), report)?;
+    Ok(imported)
 }
 
 async fn import_under(
     with: &Importer<'_>,
     lease: &Lease,
     input: Input,
+    following: Option<Following>,
     clock: &impl Fn() -> DateTime<Utc>,
     report: &mut impl FnMut(Progress),
 ) -> Result<Imported, ImportError> {
@@ -152,10 +175,18 @@ async fn import_under(
     let marks = with.db.run(|conn| imports::marks(conn).boxed()).await?;
     let (input, known) = find_known(input, marks).await.map_err(unreadable)?;
 
+    if known.is_none() && input.is_continued() {
+        let source = name.clone();
+        let asked =
+            with.db.run(move |conn| async move { imports::has(conn, &source).await }.boxed());
+        if asked.await? {
+            return Err(ImportError::Otherwise(name));
+        }
+    }
     let mut imported =
         Imported { known_lines: known.map_or(0, |mark| mark.lines), ..Imported::default() };
     let total_bytes = input.bytes();
-    let mut reading = reader::start(input, known, with.sensitive.clone());
+    let mut reading = reader::start(input, known, with.sensitive.clone(), following);
     let mut writing = Writing { with, lease, name: &name, id: None, started_at: clock() };
     while let Some(batch) = reading.next().await {
         let batch = batch.map_err(unreadable)?.ok_or_else(|| ImportError::Changed(name.clone()))?;
@@ -174,7 +205,7 @@ impl Imported {
         self.unreadable += batch.unreadable;
         let room = TOLD - self.told.len();
         self.told.extend(batch.told.iter().take(room).cloned());
-        self.cut_short = batch.cut_short.clone();
+        self.cut_short.clone_from(&batch.cut_short);
         for record in &batch.records {
             let at = instant(record.at);
             let (first, last) = self.span.unwrap_or((at, at));
@@ -200,10 +231,10 @@ impl Writing<'_> {
         so_far: &Imported,
         now: DateTime<Utc>,
     ) -> Result<(), ImportError> {
-        let Some(mark) = batch.mark else { return Ok(()) };
+        let Some(mark) = batch.mark else { return self.stay(now).await };
         let progress =
             imports::Progress { mark, records: so_far.records, unreadable: so_far.unreadable };
-        let rows = self.rows(batch.records, now).await?;
+        let rows = self.rows(batch.records, batch.places, now).await?;
         let (lease, name, by) = (self.lease.clone(), self.name.to_owned(), self.with.by.to_owned());
         let (id, started_at) = (self.id, self.started_at);
         let begun = Arc::new(Mutex::new(id));
@@ -228,6 +259,19 @@ impl Writing<'_> {
         Ok(())
     }
 
+    /// Keeps the lease while there is nothing to write.
+    async fn stay(&self, now: DateTime<Utc>) -> Result<(), ImportError> {
+        let lease = self.lease.clone();
+        let renewed = self.with.db.transaction(move |conn| {
+            async move {
+                let store_now = conn.clock(now).await?;
+                leases::renew(conn, &lease, store_now).await
+            }
+            .boxed()
+        });
+        Ok(renewed.await.map(drop)?)
+    }
+
     async fn finish(&self, now: DateTime<Utc>) -> Result<(), ImportError> {
         let Some(id) = self.id else { return Ok(()) };
         Ok(self.with.db.run(move |conn| imports::finish(conn, id, now).boxed()).await?)
@@ -236,6 +280,7 @@ impl Writing<'_> {
     async fn rows(
         &self,
         records: Vec<Record>,
+        told: Vec<Option<Place>>,
         now: DateTime<Utc>,
     ) -> Result<Vec<NewLogged>, ImportError> {
         let recorded_at = self.with.db.clock(now).await?;
@@ -244,8 +289,10 @@ impl Writing<'_> {
         let node: Arc<str> = NODE.into();
         Ok(records
             .into_iter()
-            .zip(places)
-            .map(|(record, place)| row(record, place, node.clone(), recorded_at))
+            .zip(told.into_iter().zip(places))
+            .map(|(record, (told, found))| {
+                row(record, told.unwrap_or(found), node.clone(), recorded_at)
+            })
             .collect())
     }
 }

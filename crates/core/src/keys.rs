@@ -17,7 +17,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,7 +26,7 @@ use subtle::ConstantTimeEq;
 use crate::db::api_keys::{self, ApiKey};
 use crate::db::list_changes::{self, List, Op};
 use crate::db::{Conn, Db, DbError, audit_log};
-use crate::lists::Actor;
+use crate::lists::{self, Actor};
 
 pub use self::admin::{ADMIN_KEY_FILE, FirstKeyError, first_admin_key};
 use self::format::{Hash, Minted, mint, parse};
@@ -160,6 +160,16 @@ impl Keys {
         known.filter(|_| bool::from(is_right)).map(|known| known.identity.clone())
     }
 
+    /// Whether a key of this role counts.
+    pub fn any_of(&self, role: Role) -> bool {
+        self.0.load().values().any(|known| known.identity.role == role)
+    }
+
+    /// Whether a key that counted still does.
+    pub fn holds(&self, identity: &KeyIdentity) -> bool {
+        self.0.load().get(&identity.id).is_some_and(|known| known.identity == *identity)
+    }
+
     /// How many keys count.
     pub fn len(&self) -> usize {
         self.0.load().len()
@@ -199,17 +209,30 @@ pub async fn create(
     actor: Actor,
     now: DateTime<Utc>,
 ) -> Result<(ApiKey, String, i64), DbError> {
+    db.transaction(move |conn| {
+        async move {
+            let at = lists::lock(conn, now).await?;
+            create_in(conn, name, role, &actor, at).await
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// [`create`] within a transaction that holds the lock of the lists, at the store's time `at`.
+///
+/// # Errors
+/// As any statement.
+pub async fn create_in(
+    conn: &mut Conn,
+    name: String,
+    role: Role,
+    actor: &Actor,
+    at: DateTime<Utc>,
+) -> Result<(ApiKey, String, i64), DbError> {
     let minted = mint();
     let key = minted.key.clone();
-    let (row, version) = db
-        .transaction(move |conn| {
-            async move {
-                list_changes::lock(conn).await?;
-                insert(conn, minted, name, role, &actor, now).await
-            }
-            .boxed()
-        })
-        .await?;
+    let (row, version) = insert(conn, minted, name, role, actor, at).await?;
     Ok((row, key, version))
 }
 
@@ -226,31 +249,42 @@ pub async fn revoke(
 ) -> Result<Option<i64>, DbError> {
     db.transaction(move |conn| {
         async move {
-            list_changes::lock(conn).await?;
-            let at = conn.clock(now).await?.trunc_subsecs(6);
-            let revoked = api_keys::revoke(conn, &id, at).await?;
-            let details = json!({ "revoked": revoked, "from": actor.address });
-            audit_log::insert(conn, at, &actor.name, "revoke-key", &id, details).await?;
-            if !revoked {
-                return Ok(None);
-            }
-            list_changes::record(conn, List::Keys, Op::Removed, &[None], at).await.map(Some)
+            let at = lists::lock(conn, now).await?;
+            revoke_in(conn, &id, &actor, at).await
         }
         .boxed()
     })
     .await
 }
 
-/// Adds a key within a transaction that holds the lock of the lists.
+/// [`revoke`] within a transaction that holds the lock of the lists, at the store's time `at`.
+///
+/// # Errors
+/// As any statement.
+pub async fn revoke_in(
+    conn: &mut Conn,
+    id: &str,
+    actor: &Actor,
+    at: DateTime<Utc>,
+) -> Result<Option<i64>, DbError> {
+    let revoked = api_keys::revoke(conn, id, at).await?;
+    let details = json!({ "revoked": revoked, "from": actor.address });
+    audit_log::insert(conn, at, &actor.name, "revoke-key", id, details).await?;
+    if !revoked {
+        return Ok(None);
+    }
+    list_changes::record(conn, List::Keys, Op::Removed, &[None], at).await.map(Some)
+}
+
+/// Adds a key within a transaction that holds the lock of the lists, at the store's time `at`.
 async fn insert(
     conn: &mut Conn,
     minted: Minted,
     name: String,
     role: Role,
     actor: &Actor,
-    now: DateTime<Utc>,
+    at: DateTime<Utc>,
 ) -> Result<(ApiKey, i64), DbError> {
-    let at = conn.clock(now).await?.trunc_subsecs(6);
     let row = ApiKey {
         id: minted.id,
         name,

@@ -8,9 +8,12 @@
 //! What this deliberately does not do: announce. The caller gets the version that the change made and
 //! passes it on after the commit.
 
+mod bulk;
 mod check;
+mod import;
 mod own;
 mod put;
+mod ranges;
 mod remove;
 mod review;
 mod table;
@@ -29,12 +32,16 @@ use crate::db::list_changes::{self, List, Op};
 use crate::db::{Conn, Db, DbError, allowed_ips, blocked_ips};
 use crate::duration::Term;
 
+pub use self::bulk::{Bulk, BulkDone, bulk_in};
 pub use self::check::{Because, Checked, Standing, check};
+pub use self::import::{
+    IMPORT, Import, Imported, Item, OnRefused, Report, import_allowed, import_blocked,
+};
 pub use self::own::own_addresses;
-pub(crate) use self::put::block_in;
-pub use self::put::{allow, block};
-pub use self::remove::{disallow, unblock};
-pub use self::review::{Judgement, ReviewError, Reviewed, review};
+pub use self::put::{allow, allow_in, block, block_in};
+pub use self::ranges::{BlockedRange, blocked_ranges};
+pub use self::remove::{disallow, disallow_in, unblock, unblock_in};
+pub use self::review::{Judgement, ReviewError, Reviewed, review, review_in};
 
 /// The origin of what a person puts on a list.
 pub const MANUAL: &str = "manual";
@@ -190,6 +197,7 @@ fn word(list: List) -> &'static str {
         List::Blocked => "blocked",
         List::Allowed => "allowed",
         List::Keys => "a key",
+        List::Users => "a user",
     }
 }
 
@@ -257,14 +265,17 @@ pub async fn prune_ended(db: &Db, now: DateTime<Utc>) -> Result<(usize, Option<i
 }
 
 /// The store, with more time for a long list: it is still one transaction.
-fn patient(db: &Db, targets: usize) -> Db {
+pub fn patient(db: &Db, targets: usize) -> Db {
     const USUAL: usize = 100;
     const LONG: Duration = Duration::from_secs(120);
     if targets > USUAL { db.with_timeout(LONG) } else { db.clone() }
 }
 
 /// Takes the lock of the lists and returns the store's time behind it, in whole microseconds.
-pub(crate) async fn lock(conn: &mut Conn, now: DateTime<Utc>) -> Result<DateTime<Utc>, DbError> {
+///
+/// # Errors
+/// As any statement.
+pub async fn lock(conn: &mut Conn, now: DateTime<Utc>) -> Result<DateTime<Utc>, DbError> {
     list_changes::lock(conn).await?;
     Ok(conn.clock(now).await?.trunc_subsecs(6))
 }

@@ -253,3 +253,60 @@ async fn end_leases(store: &Store) {
         .await
         .unwrap();
 }
+
+/// Waits until the log holds exactly these paths.
+async fn until_paths(db: &Db, expected: &[String]) {
+    for _ in 0..400 {
+        if paths(db).await == expected {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(paths(db).await, expected, "after twenty seconds");
+}
+
+#[tokio::test]
+async fn a_log_that_grows_is_followed_through_both_kinds_of_rotation() {
+    every_store(async |store: Store| {
+        let path = store.dir.path().join("access.log");
+        let append = |path: &Path, text: &str| {
+            let mut file =
+                std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        let named =
+            |all: std::ops::Range<usize>| all.map(|n| format!("/{n:04}")).collect::<Vec<_>>();
+        append(&path, &line(0));
+        let stop = tokio_util::sync::CancellationToken::new();
+        let (db, followed, until) = (store.db.clone(), path.clone(), stop.clone());
+        let following = tokio::spawn(async move {
+            let geo = Geo::open(Vec::new(), None, None);
+            let sensitive = Arc::new(SensitivePaths::default());
+            let with = Importer { db: &db, geo: &geo, sensitive, by: "cli:anna" };
+            import::follow(&with, &followed, None, now, |_| {}, until).await
+        });
+        until_paths(&store.db, &named(0..1)).await;
+        // A line that is written in two pieces is one.
+        append(&path, &line(1)[..30]);
+        append(&path, &line(1)[30..]);
+        until_paths(&store.db, &named(0..2)).await;
+        // By renaming; the server goes on with the old file for a moment.
+        std::fs::rename(&path, path.with_extension("log.1")).unwrap();
+        append(&path.with_extension("log.1"), &line(2));
+        append(&path, &line(3));
+        until_paths(&store.db, &named(0..4)).await;
+        append(&path, &line(4));
+        until_paths(&store.db, &named(0..5)).await;
+        // By copying and truncating.
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        append(&path, &line(5));
+        until_paths(&store.db, &named(0..6)).await;
+        stop.cancel();
+        let done = following.await.unwrap().unwrap();
+        assert_eq!((done.records, done.unreadable), (6, 0));
+        // Whoever comes again finds nothing new, and nobody holds the lease.
+        let again = import(&store.db, Input::open(&path).unwrap()).await.unwrap();
+        assert_eq!((again.records, again.known_lines), (0, 1));
+    })
+    .await;
+}

@@ -21,6 +21,7 @@ use crate::blocklist::{Block, Lists};
 use crate::client_ip::{ClientIp, ClientIpResolver};
 use crate::clock::Moment;
 use crate::network::Network;
+use crate::pass::Passed;
 use crate::quota::{Bucket, Policies, Quota, Standing};
 use crate::rate_limit::{Limiter, Taken, WorkerLimiter};
 use crate::record::{RecordRef, RecordVerdict, Reference};
@@ -176,6 +177,14 @@ impl Worker {
             reference: Reference::random(),
             at: now,
         }
+    }
+
+    /// What there is to say of a request that another process has counted and recorded, and for which it
+    /// issued a pass.
+    pub fn passed(&self, request: &RequestHead<'_>, passed: Passed, now: Moment) -> Admission {
+        let client = self.guard.parts.resolver.resolve(request.peer, request.forwarded);
+        let Passed { reference, authenticated, quota } = passed;
+        Admission { client, authenticated, verdict: Verdict::Allowed, quota, reference, at: now }
     }
 
     /// Takes one request from the quota of an identity, or else of an address: never both.

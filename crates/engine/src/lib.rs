@@ -8,6 +8,7 @@ pub mod client_ip;
 pub mod clock;
 pub mod guard;
 pub mod network;
+pub mod pass;
 pub mod quota;
 pub mod rate_limit;
 pub mod record;

@@ -15,6 +15,7 @@
 //! A connection neither reconnects nor times out by itself: who uses it decides how long it may
 //! be silent.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use deadpool_redis::redis::{
@@ -28,6 +29,7 @@ use deadpool_redis::redis::{
 };
 use futures_util::future::select_ok;
 
+pub(crate) mod patience;
 mod url;
 
 pub use url::{RedisUrl, RedisUrlError};
@@ -98,7 +100,7 @@ impl RedisUrl {
     pub async fn connect(&self, patience: Duration) -> Result<RedisConnection, RedisError> {
         within(patience, async {
             let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(patience))
+                .set_connection_timeout(None)
                 .set_response_timeout(None)
                 .set_pipeline_buffer_size(WRITER_QUEUE);
             let client = match self.servers() {
@@ -210,7 +212,7 @@ async fn within<T>(
     patience: Duration,
     attempt: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, RedisError> {
-    tokio::time::timeout(patience, attempt).await.unwrap_or_else(|_| {
+    patience::within(patience, pin!(attempt)).await.unwrap_or_else(|| {
         Err(RedisError::from((ErrorKind::Io, "no connection within the time allowed")))
     })
 }
@@ -218,6 +220,13 @@ async fn within<T>(
 /// Small commands must not wait for the acknowledgement of those before them.
 fn tcp_settings() -> TcpSettings {
     TcpSettings::default().set_nodelay(true)
+}
+
+impl RedisConnection {
+    /// Whether all keys lie on the one server that this leads to.
+    pub fn is_single(&self) -> bool {
+        matches!(self.0, Link::One(_))
+    }
 }
 
 impl ConnectionLike for RedisConnection {

@@ -1,7 +1,7 @@
 //! The request log's way to the disk: a record is here before its answer leaves, whatever happens next.
 //!
-//! Every worker appends to a segment of its own, and nobody is woken for it; the recorder comes and
-//! looks. What was appended is in the kernel's hands, so a killed process loses nothing; with
+//! Every worker appends to a segment of its own, mapped into memory, and nobody is woken for it; the
+//! recorder comes and looks. What was appended is in the kernel's hands, so a killed process loses nothing; with
 //! [`Durability::Power`] it is on the disk a few milliseconds later.
 //!
 //! A request is never stopped, and never waits for the disk: what cannot be kept is counted. The
@@ -23,6 +23,7 @@ mod catalog;
 mod eviction;
 mod frame;
 mod leftover;
+mod map;
 mod reader;
 mod segment;
 mod upkeep;

@@ -2,6 +2,7 @@
 //! one of the two can show.
 
 mod limiter {
+    mod batches;
     mod bench;
     mod contract;
     mod failure;

@@ -14,7 +14,7 @@ async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8000".to_owned());
     let context = Context::open(load(None, process_environment())?.config, Moment::now()).await?;
 
-    let guard = GuardMiddleware::new(context.guard.clone());
+    let guard = GuardMiddleware::new(context.guard.clone()).passes(context.passes.clone());
     let hello = |client: ClientIp| async move { format!("hello, {}\n", client.ip) };
     let server =
         HttpServer::new(move || App::new().route("/", web::get().to(hello)).wrap(guard.clone()));

@@ -22,14 +22,19 @@
 //! server's own 4xx before any of this, and no record.
 #![warn(missing_docs)]
 
+mod ask;
 mod extract;
 mod fields;
 mod middleware;
+mod pass;
 mod pending;
 mod refusal;
 
+pub use ask::{Question, ask};
 pub use extract::{Admitted, ClientIp, NotGuarded};
 pub use fields::admission_fields;
 pub use ipwarden_engine::guard::{Admission, Guard, Identity, Verdict};
-pub use middleware::GuardMiddleware;
-pub use refusal::{Page, prefers_html, refusal};
+pub use middleware::{GuardMiddleware, peer};
+pub use pass::issue_pass;
+pub use pending::Pending;
+pub use refusal::{Page, Refusal, prefers_html, refusal};

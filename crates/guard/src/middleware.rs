@@ -13,10 +13,13 @@ use actix_web::{Error, HttpMessage as _, HttpRequest};
 use futures_util::future::LocalBoxFuture;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::{Admission, Guard, Identity, RequestHead, Verdict, Worker};
+use ipwarden_engine::pass::Passes;
 use smallvec::SmallVec;
 
+use crate::ask::{Question, ask};
 use crate::fields::admission_fields;
-use crate::pending::{Pending, Undecided, target};
+use crate::pass;
+use crate::pending::{Pending, target};
 use crate::refusal::refusal;
 
 type Identify = dyn Fn(&HttpRequest) -> Option<Identity> + Send + Sync;
@@ -26,12 +29,13 @@ type Identify = dyn Fn(&HttpRequest) -> Option<Identity> + Send + Sync;
 pub struct GuardMiddleware {
     guard: Arc<Guard>,
     identify: Option<Arc<Identify>>,
+    passes: Option<Arc<Passes>>,
 }
 
 impl GuardMiddleware {
     /// A middleware that asks `guard`; everybody is anonymous.
     pub fn new(guard: Arc<Guard>) -> GuardMiddleware {
-        GuardMiddleware { guard, identify: None }
+        GuardMiddleware { guard, identify: None, passes: None }
     }
 
     /// Says how to find out who asks, so that the authenticated have a quota of their own.
@@ -44,6 +48,13 @@ impl GuardMiddleware {
         identify: impl Fn(&HttpRequest) -> Option<Identity> + Send + Sync + 'static,
     ) -> GuardMiddleware {
         GuardMiddleware { identify: Some(Arc::new(identify)), ..self }
+    }
+
+    /// Takes the gate's passes from trusted proxies: a request that brings one was counted and recorded
+    /// already, and is neither again.
+    #[must_use]
+    pub fn passes(self, passes: Option<Arc<Passes>>) -> GuardMiddleware {
+        GuardMiddleware { passes, ..self }
     }
 }
 
@@ -65,6 +76,7 @@ where
                 service: Rc::new(service),
                 worker: Rc::new(self.guard.worker()),
                 identify: self.identify.clone(),
+                passes: self.passes.clone(),
                 header,
             }),
             Err(_) => Err(()),
@@ -77,6 +89,7 @@ pub struct Guarded<S> {
     service: Rc<S>,
     worker: Rc<Worker>,
     identify: Option<Arc<Identify>>,
+    passes: Option<Arc<Passes>>,
     header: HeaderName,
 }
 
@@ -91,32 +104,45 @@ where
 
     forward_ready!(service);
 
-    fn call(&self, request: ServiceRequest) -> Self::Future {
+    fn call(&self, mut request: ServiceRequest) -> Self::Future {
         let now = Moment::now();
         let service = self.service.clone();
         let worker = self.worker.clone();
         let identify = self.identify.clone();
+        let passes = self.passes.clone();
         let header = self.header.clone();
         Box::pin(async move {
-            let (admission, identity) =
-                admit(&worker, &request, &header, identify.as_deref(), now).await;
-            let pending = Pending::new(&worker, &request, &admission, identity);
+            let taken =
+                passes.and_then(|passes| pass::take(&passes, &worker, &mut request, &header, now));
+            let (admission, pending) = match taken {
+                Some(admission) => (admission, None),
+                None => {
+                    let asked = admit(&worker, &request, &header, identify.as_deref(), now);
+                    let (admission, pending) = asked.await;
+                    (admission, Some(pending))
+                }
+            };
+            let record = move |status| {
+                if let Some(pending) = pending {
+                    pending.answered(status);
+                }
+            };
             if admission.verdict != Verdict::Allowed {
                 let answer = refusal(request.request(), &admission);
-                pending.answered(answer.status());
+                record(answer.status());
                 return Ok(request.into_response(answer).map_into_right_body());
             }
             request.extensions_mut().insert(admission.clone());
             match service.call(request).await {
                 Ok(mut response) => {
                     admission_fields(response.headers_mut(), &admission);
-                    pending.answered(response.status());
+                    record(response.status());
                     Ok(response.map_into_left_body())
                 }
                 Err(error) => {
                     let mut answer = error.error_response();
                     admission_fields(answer.headers_mut(), &admission);
-                    pending.answered(answer.status());
+                    record(answer.status());
                     Err(InternalError::from_response(error, answer).into())
                 }
             }
@@ -126,14 +152,13 @@ where
 
 /// Asks the guard, and whoever knows, about who it is.
 async fn admit(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     request: &ServiceRequest,
     header: &HeaderName,
     identify: Option<&Identify>,
     now: Moment,
-) -> (Admission, Option<Identity>) {
-    let forwarded: SmallVec<[&[u8]; 4]> =
-        request.headers().get_all(header).map(|line| line.as_bytes()).collect();
+) -> (Admission, Pending) {
+    let forwarded = lines(request, header);
     let head = RequestHead {
         peer: peer(request.request()),
         forwarded: &forwarded,
@@ -142,19 +167,20 @@ async fn admit(
         identity: None,
     };
     let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
-    #[expect(clippy::needless_late_init, reason = "what is undecided borrows it, and goes first")]
-    let identity: Option<Identity>;
-    let mut undecided = Undecided { worker, head, user_agent, now, decided: false };
-    identity = identify.and_then(|identify| identify(request.request()));
-    undecided.head.identity = identity.as_ref();
-    let admission = worker.admit(&undecided.head, now).await;
-    undecided.decided = true;
-    drop(undecided);
-    (admission, identity)
+    let identify = || identify.and_then(|identify| identify(request.request()));
+    ask(worker, Question { head, user_agent }, identify, now).await
+}
+
+/// All lines of a header, in order of arrival.
+pub(crate) fn lines<'a>(
+    request: &'a ServiceRequest,
+    header: &HeaderName,
+) -> SmallVec<[&'a [u8]; 4]> {
+    request.headers().get_all(header).map(|line| line.as_bytes()).collect()
 }
 
 /// The other end of the connection. A Unix socket has no address; all who come through it share one
 /// that nobody trusts.
-fn peer(request: &HttpRequest) -> IpAddr {
+pub fn peer(request: &HttpRequest) -> IpAddr {
     request.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip())
 }

@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
-use actix_web::http::header::USER_AGENT;
 use ipwarden_engine::clock::Moment;
-use ipwarden_engine::guard::{Admission, Answered, Identity, RequestHead, Worker};
+use ipwarden_engine::guard::{Admission, Answered, Identity, Worker};
+
+use crate::ask::Question;
 
 /// What nginx calls a request whose client went away before the answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -16,8 +17,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// because finding out who it is panicked. It borrows what it would write.
 pub(crate) struct Undecided<'a> {
     pub(crate) worker: &'a Worker,
-    pub(crate) head: RequestHead<'a>,
-    pub(crate) user_agent: Option<&'a [u8]>,
+    pub(crate) question: Question<'a>,
     pub(crate) now: Moment,
     pub(crate) decided: bool,
 }
@@ -27,7 +27,7 @@ impl Drop for Undecided<'_> {
         if self.decided {
             return;
         }
-        let Undecided { worker, head, user_agent, now, .. } = *self;
+        let Undecided { worker, question: Question { head, user_agent }, now, .. } = *self;
         let answered = Answered {
             method: head.method.as_bytes(),
             path: head.path.as_bytes(),
@@ -43,7 +43,8 @@ impl Drop for Undecided<'_> {
 ///
 /// It holds copies, because the request itself belongs to the application meanwhile, which cannot
 /// route a request that somebody else holds on to.
-pub(crate) struct Pending {
+#[must_use = "dropped, it records a request that nobody answered"]
+pub struct Pending {
     worker: Rc<Worker>,
     admission: Admission,
     identity: Option<Identity>,
@@ -57,13 +58,13 @@ pub(crate) struct Pending {
 impl Pending {
     pub(crate) fn new(
         worker: &Rc<Worker>,
-        request: &ServiceRequest,
+        question: &Question<'_>,
         admission: &Admission,
         identity: Option<Identity>,
     ) -> Pending {
-        let method = request.method().as_str().as_bytes();
-        let path = target(request).as_bytes();
-        let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
+        let method = question.head.method.as_bytes();
+        let path = question.head.path.as_bytes();
+        let user_agent = question.user_agent;
         let length = method.len() + path.len() + user_agent.map_or(0, <[u8]>::len);
         let mut text = Vec::with_capacity(length);
         text.extend_from_slice(method);
@@ -83,7 +84,7 @@ impl Pending {
     }
 
     /// Records the request. Call it before the answer leaves.
-    pub(crate) fn answered(mut self, status: StatusCode) {
+    pub fn answered(mut self, status: StatusCode) {
         self.record(status.as_u16());
     }
 

@@ -1,84 +1,131 @@
 //! The answer to a refused request: 403 or 429, as problem+json (RFC 9457) or as a page for a browser.
+//!
+//! A flood is answered from here, so what most of its answers hold is written directly, without a tree of
+//! JSON values and without a closer look at an `Accept` that does not speak of HTML.
+
+use std::borrow::Cow;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, VARY,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY,
 };
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse};
 use ipwarden_engine::guard::{Admission, QuotaState, Verdict};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::fields::admission_fields;
 
-/// The answer to a request that the guard did not allow, without a reason that would help an
-/// attacker; the reference leads to the reason in the log.
+/// What a refused client is told, before it has the form of an answer: without a reason that would help
+/// an attacker; the reference leads to the reason in the log.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// 403 or 429.
+    pub status: StatusCode,
+    /// Whole seconds until the client may come back (RFC 9110, 10.2.3), if it may.
+    pub retry_after: Option<u64>,
+    title: &'static str,
+    detail: Cow<'static, str>,
+    reference: String,
+    /// The type of the problem.
+    kind: &'static str,
+    /// The policy whose quota is used up.
+    policy: Option<Cow<'static, str>>,
+}
+
+/// The members of a problem document, in the order of their names.
+#[derive(Serialize)]
+struct Problem<'a> {
+    detail: &'a str,
+    reference: &'a str,
+    status: u16,
+    title: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    violated_policies: Option<[&'a str; 1]>,
+}
+
+impl Refusal {
+    /// What there is to say about a request that the guard did not allow.
+    pub fn of(admission: &Admission) -> Refusal {
+        match (&admission.verdict, &admission.quota) {
+            (Verdict::Throttled, Some(state)) => Refusal::throttled(admission, state),
+            (Verdict::Blocked(block), _) => Refusal::blocked(admission, block.by_scan),
+            (Verdict::Throttled | Verdict::Allowed, _) => Refusal::blocked(admission, false),
+        }
+    }
+
+    fn throttled(admission: &Admission, state: &QuotaState) -> Refusal {
+        let seconds = state.taken.retry_after_seconds();
+        let plural = if seconds == 1 { "" } else { "s" };
+        Refusal {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Some(seconds),
+            title: "Too many requests",
+            detail: Cow::Owned(format!(
+                "The quota of {} requests per {} is used up. Try again in {seconds} second{plural}.",
+                state.quota.limit,
+                per(state.quota.period.as_secs()),
+            )),
+            reference: admission.reference.to_string(),
+            kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            policy: Some(state.policy.clone()),
+        }
+    }
+
+    fn blocked(admission: &Admission, by_scan: bool) -> Refusal {
+        let kind = match by_scan {
+            true => "https://iana.org/assignments/http-problem-types#abnormal-usage-detected",
+            false => "about:blank",
+        };
+        Refusal {
+            status: StatusCode::FORBIDDEN,
+            retry_after: None,
+            title: "Forbidden",
+            detail: Cow::Borrowed("Requests from this address are not served."),
+            reference: admission.reference.to_string(),
+            kind,
+            policy: None,
+        }
+    }
+
+    /// The problem document (RFC 9457), one line of JSON in ASCII.
+    pub fn problem(&self) -> String {
+        let problem = Problem {
+            detail: &self.detail,
+            reference: &self.reference,
+            status: self.status.as_u16(),
+            title: self.title,
+            kind: self.kind,
+            violated_policies: self.policy.as_deref().map(|policy| [policy]),
+        };
+        serde_json::to_string(&problem).expect("texts and numbers become JSON")
+    }
+}
+
+/// The answer to a request that the guard did not allow.
 pub fn refusal(request: &HttpRequest, admission: &Admission) -> HttpResponse {
-    let mut answer = match (&admission.verdict, &admission.quota) {
-        (Verdict::Throttled, Some(state)) => throttled(request, admission, state),
-        (Verdict::Blocked(block), _) => blocked(request, admission, block.by_scan),
-        (Verdict::Throttled | Verdict::Allowed, _) => blocked(request, admission, false),
+    let refusal = Refusal::of(admission);
+    let mut answer = HttpResponse::new(refusal.status);
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    let mut answer = match prefers_html(request) {
+        true => {
+            let reference = format!("Reference: {}", refusal.reference);
+            let page = Page { title: refusal.title, lines: &[&refusal.detail, &reference] };
+            page.into_body_of(answer)
+        }
+        false => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            answer.set_body(refusal.problem()).map_into_boxed_body()
+        }
     };
     admission_fields(answer.headers_mut(), admission);
     answer
-}
-
-fn throttled(request: &HttpRequest, admission: &Admission, state: &QuotaState) -> HttpResponse {
-    let seconds = state.taken.retry_after_seconds();
-    let plural = if seconds == 1 { "" } else { "s" };
-    let detail = format!(
-        "The quota of {} requests per {} is used up. Try again in {seconds} second{plural}.",
-        state.quota.limit,
-        per(state.quota.period.as_secs()),
-    );
-    let mut answer = HttpResponse::build(StatusCode::TOO_MANY_REQUESTS);
-    answer.insert_header((RETRY_AFTER, seconds.to_string()));
-    problem(
-        request,
-        admission,
-        answer,
-        "Too many requests",
-        &detail,
-        json!({
-            "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
-            "violated-policies": [state.policy],
-        }),
-    )
-}
-
-fn blocked(request: &HttpRequest, admission: &Admission, by_scan: bool) -> HttpResponse {
-    let kind = match by_scan {
-        true => "https://iana.org/assignments/http-problem-types#abnormal-usage-detected",
-        false => "about:blank",
-    };
-    let answer = HttpResponse::build(StatusCode::FORBIDDEN);
-    let detail = "Requests from this address are not served.";
-    problem(request, admission, answer, "Forbidden", detail, json!({ "type": kind }))
-}
-
-fn problem(
-    request: &HttpRequest,
-    admission: &Admission,
-    mut answer: HttpResponseBuilder,
-    title: &str,
-    detail: &str,
-    mut members: serde_json::Value,
-) -> HttpResponse {
-    answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((VARY, "Accept"));
-    let reference = admission.reference.to_string();
-    let empty = answer.finish();
-    let status = empty.status();
-    if prefers_html(request) {
-        let page = Page { title, lines: &[detail, &format!("Reference: {reference}")] };
-        return page.into_body_of(empty);
-    }
-    members["title"] = title.into();
-    members["status"] = status.as_u16().into();
-    members["detail"] = detail.into();
-    members["reference"] = reference.into();
-    let mut answer = empty.set_body(members.to_string());
-    let json = actix_web::http::header::HeaderValue::from_static("application/problem+json");
-    answer.headers_mut().insert(CONTENT_TYPE, json);
-    answer.map_into_boxed_body()
 }
 
 fn per(seconds: u64) -> String {
@@ -97,6 +144,9 @@ fn per(seconds: u64) -> String {
 /// both are named and HTML is not preferred.
 pub fn prefers_html(request: &HttpRequest) -> bool {
     let (mut html, mut json) = (0.0, 0.0);
+    if !request.headers().get_all(ACCEPT).any(speaks_of_html) {
+        return false;
+    }
     for value in request.headers().get_all(ACCEPT) {
         let ranges = value.to_str().unwrap_or_default().to_ascii_lowercase();
         for (media, quality) in ranges.split(',').map(quality_of) {
@@ -108,6 +158,10 @@ pub fn prefers_html(request: &HttpRequest) -> bool {
         }
     }
     html > json
+}
+
+fn speaks_of_html(value: &HeaderValue) -> bool {
+    value.as_bytes().windows(4).any(|four| four.eq_ignore_ascii_case(b"html"))
 }
 
 /// A media range and its `q`, which is 1 where none is written.
@@ -152,7 +206,7 @@ impl Page<'_> {
         html.push_str("<footer>ipwarden</footer></body></html>\n");
         let mut answer = answer.set_body(html);
         let headers = answer.headers_mut();
-        let value = actix_web::http::header::HeaderValue::from_static;
+        let value = HeaderValue::from_static;
         headers.insert(CONTENT_TYPE, value("text/html; charset=utf-8"));
         headers.insert(CONTENT_SECURITY_POLICY, value(POLICY));
         answer.map_into_boxed_body()

@@ -36,6 +36,8 @@ fn free_port() -> u16 {
 }
 
 async fn get(url: &str) -> Option<reqwest::Response> {
+    // `ipctl` has reqwest speak TLS, and whoever builds a client then has to say by whose means.
+    let _already = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new().get(url).timeout(Duration::from_secs(5)).send().await.ok()
 }
 

@@ -1,8 +1,14 @@
 //! The command line: one struct per command. What it means is in [`commands`](crate::commands).
 
+mod export;
+mod geo;
+mod import;
+mod keys;
+mod migrate_from;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod user;
 mod values;
 
 use std::path::PathBuf;
@@ -11,12 +17,19 @@ use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ipwarden_core::db::suspicious_ips::Status;
 use ipwarden_core::duration::Term;
-use ipwarden_core::keys::Role;
 use ipwarden_engine::network::{Network, Parsed};
 
 use crate::output::Format;
 
+pub(crate) use self::export::{Export, ExportAllowlist, ExportBlocklist, ExportFormat, RowsFormat};
+pub(crate) use self::geo::{Geo, GeoLookup, GeoSource, GeoUpdate};
+pub(crate) use self::import::{
+    Import, ImportAccessLog, ImportAllowlist, ImportBlocklist, ImportList,
+};
+pub(crate) use self::keys::{Bouncer, BouncerAdd, BouncerDelete, Key, KeyCreate, KeyRevoke};
+pub(crate) use self::migrate_from::{FromCrowdsec, FromDjango, FromFail2ban, MigrateFrom};
 pub(crate) use self::targets::Targets;
+pub(crate) use self::user::{User, UserAdd, UserName, UserRemove};
 pub(crate) use self::values::Instant;
 
 const EXAMPLES: &str = "\
@@ -96,14 +109,26 @@ pub(crate) enum Command {
     /// Read what other programs wrote
     #[command(subcommand)]
     Import(Import),
+    /// Write a list for other programs
+    #[command(subcommand)]
+    Export(Export),
     /// Ask the files of places
     #[command(subcommand)]
     Geo(Geo),
     /// API keys
     #[command(subcommand)]
     Key(Key),
+    /// Programs elsewhere that enforce the blocklist
+    #[command(subcommand)]
+    Bouncer(Bouncer),
+    /// People who sign in
+    #[command(subcommand)]
+    User(User),
     /// Bring the store to the schema of this version
-    Migrate,
+    Migrate(Migrate),
+    /// Take over what another program remembers
+    #[command(subcommand)]
+    MigrateFrom(MigrateFrom),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -111,6 +136,14 @@ pub(crate) enum Command {
     Completions(Completions),
     /// Write manual pages
     Man(Man),
+}
+
+/// What every command takes that changes something.
+#[derive(Debug, Args)]
+pub(crate) struct DryRun {
+    /// Tell what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// How long, and why.
@@ -135,12 +168,16 @@ pub(crate) struct Block {
     /// Block even what would hurt: trusted proxies, allowed networks, this machine, yourself
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) rehearsal: DryRun,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Unblock {
     #[command(flatten)]
     pub(crate) targets: Targets,
+    #[command(flatten)]
+    pub(crate) rehearsal: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +187,8 @@ pub(crate) struct Allow {
     pub(crate) targets: Targets,
     #[command(flatten)]
     pub(crate) circumstances: Circumstances,
+    #[command(flatten)]
+    pub(crate) rehearsal: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -215,6 +254,8 @@ pub(crate) struct Review {
     /// Block it even where that would hurt, as in `ipctl block`
     #[arg(long, conflicts_with = "dismiss")]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) rehearsal: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -285,64 +326,10 @@ pub(crate) struct Scan {
     pub(crate) to: Option<Instant>,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Import {
-    /// Read an access log in common or combined format, plain or gzip, into the request log
-    ///
-    /// The same lines are never read twice: of a file that has grown only what is new. The hours
-    /// that it touches are scanned.
-    AccessLog(ImportAccessLog),
-}
-
 #[derive(Debug, Args)]
-pub(crate) struct ImportAccessLog {
-    /// The file; `-` is standard input
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Geo {
-    /// Tell where addresses are
-    Lookup(GeoLookup),
-    /// Show the files of places in use
-    Info,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct GeoLookup {
-    /// Addresses
-    #[arg(required = true, value_name = "IP", value_parser = values::address)]
-    pub(crate) addresses: Vec<std::net::IpAddr>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Key {
-    /// Make a key; it is shown once, on standard output
-    Create(KeyCreate),
-    /// Show all keys, revoked ones too, without their secrets
-    List,
-    /// End a key at once
-    Revoke(KeyRevoke),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeyCreate {
-    /// What it is for
-    #[arg(value_parser = values::name)]
-    pub(crate) name: String,
-    /// What its holder may do: user (a quota of its own), reader, operator, admin, bouncer
-    #[arg(long, default_value = "user", value_name = "ROLE")]
-    pub(crate) role: Role,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeyRevoke {
-    /// Of the key, as `ipctl key list` shows it
-    pub(crate) id: String,
-    /// Do not ask
-    #[arg(long, short)]
-    pub(crate) yes: bool,
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    pub(crate) rehearsal: DryRun,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,7 +13,7 @@ use ipwarden_core::lists::{Actor, Rails};
 use ipwarden_core::redis::RedisPool;
 use ipwarden_engine::network::parse_address;
 
-use crate::cli::Common;
+use crate::cli::{Common, DryRun};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -66,6 +66,16 @@ impl Invocation {
 }
 
 impl Opened {
+    /// The same store, of which nothing that is done stays, if this is a dry run.
+    #[must_use]
+    pub(crate) fn rehearsing(mut self, rehearsal: &DryRun) -> Opened {
+        if rehearsal.dry_run {
+            tell("dry run: nothing is changed; this is what would be done");
+            self.db = self.db.rehearsal();
+        }
+        self
+    }
+
     /// What a block must not reach.
     pub(crate) fn rails(&self) -> Rails {
         Rails::of_this_machine(self.config.client_ip.trusted_proxies.clone())
@@ -75,6 +85,9 @@ impl Opened {
     /// second in any case.
     pub(crate) async fn announce(&self, version: Option<i64>) {
         let (Some(version), Some(url)) = (version, &self.config.redis_url) else { return };
+        if self.db.is_rehearsal() {
+            return;
+        }
         let redis = RedisPool::new(url.clone());
         if let Err(error) = changes::announce(&redis, version).await {
             warn(format!(

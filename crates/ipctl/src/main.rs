@@ -2,9 +2,11 @@
 
 mod cli;
 mod commands;
+mod download;
 mod failure;
 mod invocation;
 mod output;
+mod progress;
 
 use std::process::ExitCode;
 

@@ -78,6 +78,11 @@ impl Output {
         Output { format, headers, shape: Shape::of_standard_output(), now }
     }
 
+    /// The same in another format.
+    pub(crate) fn formatted(&self, format: Format) -> Output {
+        Output { format, ..*self }
+    }
+
     pub(crate) fn format(&self) -> Format {
         self.format
     }

@@ -254,3 +254,33 @@ async fn a_change_is_announced_and_made_without_redis_all_the_same() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_bouncer_gets_a_key_that_is_shown_once_and_counts_until_it_is_deleted() {
+    every_store(async |store: Store| {
+        let added = store.run(&["bouncer", "add", "edge proxy"]);
+        assert_eq!(added.code, 0, "{added:?}");
+        assert!(added.stderr.contains("http://127.0.0.1:8081/"), "{added:?}");
+        let key = added.stdout.trim();
+        let keys = Keys::load(&store.db).await.unwrap();
+        assert_eq!(keys.verify(key).unwrap().role, Role::Bouncer);
+        let again = store.run(&["bouncer", "add", "edge proxy"]);
+        assert_eq!((again.code, &*again.stdout), (1, ""), "{again:?}");
+        assert!(again.stderr.contains("edge proxy already"), "{again:?}");
+
+        let listed = store.json(&["bouncer", "list"]);
+        let [one] = listed.as_array().unwrap().as_slice() else { panic!("{listed}") };
+        assert_eq!((&one["name"], &one["last_pull"]), (&json!("edge proxy"), &json!(null)));
+        assert!(!listed.to_string().contains(&key[17..]), "{listed}");
+        assert!(store.done(&["bouncer", "list"]).contains("never"));
+
+        assert!(store.done(&["bouncer", "delete", "edge proxy"]).contains("deleted edge proxy"));
+        let unknown = store.run(&["bouncer", "delete", "edge proxy"]);
+        assert_eq!(unknown.code, 1, "{unknown:?}");
+        assert!(unknown.stderr.contains("`ipctl bouncer list`"), "{unknown:?}");
+        keys.reload(&store.db).await.unwrap();
+        assert_eq!(keys.verify(key), None);
+        assert_eq!(store.json(&["bouncer", "list"]), json!([]));
+    })
+    .await;
+}

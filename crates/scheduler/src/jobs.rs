@@ -7,7 +7,7 @@ use chrono::{DateTime, Days, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_core::changes;
 use ipwarden_core::config::Config;
-use ipwarden_core::db::{Db, DbError, list_changes, nodes, partitions};
+use ipwarden_core::db::{Db, DbError, idempotency_keys, list_changes, nodes, partitions};
 use ipwarden_core::lists;
 use ipwarden_core::redis::RedisPool;
 use ipwarden_core::scan::{self, Outcome, Terms};
@@ -32,7 +32,7 @@ pub enum Job {
     MakeDays,
     /// Drops records that are older than the retention.
     DropDays,
-    /// Forgets changes of the lists that nobody asks for any more.
+    /// Forgets changes of the lists that nobody asks for any more, and answers that are kept no longer.
     Forget,
 }
 
@@ -136,6 +136,7 @@ async fn forget(db: &Db, now: DateTime<Utc>) -> Result<(), DbError> {
         async move {
             let now = conn.clock(now).await?;
             list_changes::prune(conn, now - KEEP_CHANGES).await?;
+            idempotency_keys::prune(conn, now).await?;
             Ok(())
         }
         .boxed()

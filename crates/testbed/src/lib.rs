@@ -13,6 +13,7 @@
 //! to install it, and fails.
 
 mod clock;
+pub mod front;
 pub mod fuzz;
 pub mod geo;
 pub mod haproxy;

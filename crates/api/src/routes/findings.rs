@@ -1,20 +1,22 @@
 //! `/api/v1/suspicious`: what the scan found, and its review.
 
-use actix_web::{HttpRequest, web};
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt as _;
 use ipwarden_core::context::Context;
 use ipwarden_core::db::suspicious_ips::{self, Status, SuspiciousIp};
-use ipwarden_core::lists::{self, Judgement, Rails, Reviewed};
-use serde::Deserialize;
+use ipwarden_core::lists::{self, Judgement};
+use serde::{Deserialize, Serialize};
 
 use crate::auth::{Operator, Reader};
 use crate::error::ApiError;
-use crate::input::{Body, Query, cursor};
-use crate::routes::lists::{Items, reason_of, term_of};
-use crate::routes::now;
+use crate::input::{Body, Query};
+use crate::paging::Items;
+use crate::routes::change::{Change, IdempotencyKey, change};
+use crate::routes::lists::{rails, reason_of, term_of};
 
 /// What a person decides about a finding.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Review {
     action: Word,
@@ -26,7 +28,7 @@ pub(crate) struct Review {
     force: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Word {
     Block,
@@ -47,14 +49,13 @@ pub(crate) async fn page(
             detail: format!("{error}, or all"),
         })?),
     };
-    let before = query.cursor::<1>()?.map(|[id]| id);
-    let limit = query.limit()?;
-    query.done()?;
+    let page = query.page::<1>()?;
+    let (before, limit) = (page.after.map(|[id]| id), page.limit);
     let rows = context
         .db
         .run(move |conn| suspicious_ips::page(conn, status, before, limit).boxed())
         .await?;
-    Ok(web::Json(Items::of(rows, limit, |row| cursor([row.id]))))
+    Ok(web::Json(page.of(rows, |row| [row.id])?))
 }
 
 pub(crate) async fn find(
@@ -69,11 +70,13 @@ pub(crate) async fn find(
 
 pub(crate) async fn review(
     Operator(caller): Operator,
+    key: IdempotencyKey,
     context: web::Data<Context>,
     id: web::Path<String>,
     Body(wanted): Body<Review>,
-) -> Result<web::Json<Reviewed>, ApiError> {
-    let id = id_of(&id)?;
+) -> Result<HttpResponse, ApiError> {
+    let (id, actor, rails) = (id_of(&id)?, caller.actor(), rails(&context));
+    let once = key.of(&actor, &wanted);
     let judgement = match wanted.action {
         Word::Block => Judgement::Block {
             term: term_of(wanted.term)?,
@@ -82,10 +85,16 @@ pub(crate) async fn review(
         },
         Word::Dismiss => Judgement::Dismiss,
     };
-    let rails = Rails::of_this_machine(context.config.client_ip.trusted_proxies.clone());
-    let done = lists::review(&context.db, id, judgement, caller.actor(), rails, now()).await?;
-    context.announce(done.version);
-    Ok(web::Json(done))
+    change(&context, once, move |conn, at| {
+        async move {
+            let done = lists::review_in(conn, id, judgement, &actor, &rails, at).await?;
+            Ok(done
+                .map(|reviewed| Change::of(StatusCode::OK, &reviewed, reviewed.version))
+                .map_err(ApiError::from))
+        }
+        .boxed()
+    })
+    .await
 }
 
 fn id_of(text: &str) -> Result<i64, ApiError> {

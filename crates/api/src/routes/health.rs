@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The process lives.
 pub(crate) async fn livez() -> HttpResponse {
-    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).body("alive\n")
+    let kind = "text/plain; charset=utf-8";
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).content_type(kind).body("alive\n")
 }
 
 /// The process can decide; degraded but serving is ready. `?verbose` says what is degraded.

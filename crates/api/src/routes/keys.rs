@@ -1,5 +1,6 @@
 //! `/api/v1/keys`: the API keys themselves.
 
+use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use futures_util::FutureExt as _;
 use ipwarden_core::context::Context;
@@ -10,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::auth::Admin;
 use crate::error::ApiError;
 use crate::input::Body;
-use crate::routes::lists::Items;
-use crate::routes::now;
+use crate::paging::Items;
+use crate::routes::change::{Change, IdempotencyKey, change};
 
 /// A key to be.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {
     name: String,
@@ -41,35 +42,53 @@ pub(crate) async fn all(
 
 pub(crate) async fn create(
     Admin(caller): Admin,
+    key: IdempotencyKey,
     context: web::Data<Context>,
     Body(wanted): Body<Wanted>,
 ) -> Result<HttpResponse, ApiError> {
+    let actor = caller.actor();
+    let once = key.of(&actor, &wanted);
     let name = wanted.name.trim().to_owned();
     if name.is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) {
         let detail = format!("a name has 1 to {LONGEST_NAME} bytes and no control characters");
         return Err(ApiError::Invalid { field: "name", detail });
     }
-    let (row, key, version) =
-        keys::create(&context.db, name, wanted.role, caller.actor(), now()).await?;
-    context.announce(Some(version));
-    Ok(HttpResponse::Created().json(Created { row, key }))
+    change(&context, once, move |conn, at| {
+        async move {
+            let made = keys::create_in(conn, name, wanted.role, &actor, at).await?;
+            let (row, key, version) = made;
+            let created = Created { row, key };
+            Ok(Ok(Change::of(StatusCode::CREATED, &created, Some(version)).secret("key")))
+        }
+        .boxed()
+    })
+    .await
 }
 
 pub(crate) async fn revoke(
     Admin(caller): Admin,
+    key: IdempotencyKey,
     context: web::Data<Context>,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let id = id.into_inner();
-    let known = id.clone();
+    let (id, actor) = (id.into_inner(), caller.actor());
+    let once = key.of(&actor, &());
     // What cannot be an id is nobody's; PostgreSQL would not even look for one with a NUL in it.
-    let can_be = id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let find =
-        context.db.run(move |conn| async move { api_keys::find(conn, &known).await }.boxed());
-    if !can_be || find.await?.is_none() {
-        return Err(ApiError::NotFound { what: format!("key {}", super::shown(&id)) });
+    if !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(missing(&id));
     }
-    let version = keys::revoke(&context.db, id, caller.actor(), now()).await?;
-    context.announce(version);
-    Ok(HttpResponse::NoContent().finish())
+    change(&context, once, move |conn, at| {
+        async move {
+            if api_keys::find(conn, &id).await?.is_none() {
+                return Ok(Err(missing(&id)));
+            }
+            Ok(Ok(Change::empty(keys::revoke_in(conn, &id, &actor, at).await?)))
+        }
+        .boxed()
+    })
+    .await
+}
+
+fn missing(id: &str) -> ApiError {
+    ApiError::NotFound { what: format!("key {}", super::shown(id)) }
 }

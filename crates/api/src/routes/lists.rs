@@ -13,27 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::{Operator, Reader};
 use crate::error::ApiError;
-use crate::input::{Body, Query, cursor};
+use crate::input::{Body, Query};
+use crate::paging::Items;
+use crate::routes::change::{Change, IdempotencyKey, change};
 use crate::routes::now;
 
-/// A page of anything; `next` is the `cursor` of the page behind it.
-#[derive(Serialize)]
-pub(crate) struct Items<T> {
-    pub(crate) items: Vec<T>,
-    pub(crate) next: Option<String>,
-}
-
-impl<T> Items<T> {
-    /// A page that was asked to hold `limit` rows; if it is full there may be another behind it.
-    pub(crate) fn of(items: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Items<T> {
-        let full = i64::try_from(items.len()).is_ok_and(|rows| rows == limit);
-        let next = items.last().filter(|_| full).map(cursor);
-        Items { items, next }
-    }
-}
-
 /// What to put on a list.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wanted {
     target: String,
@@ -66,40 +52,70 @@ pub(crate) async fn allows(
 
 pub(crate) async fn block(
     Operator(caller): Operator,
+    key: IdempotencyKey,
     context: web::Data<Context>,
     Body(wanted): Body<Wanted>,
 ) -> Result<HttpResponse, ApiError> {
-    let rails = Rails::of_this_machine(context.config.client_ip.trusted_proxies.clone());
-    let done = lists::block(&context.db, read(wanted)?, caller.actor(), rails, now()).await?;
-    put(&context, done)
+    let (actor, rails) = (caller.actor(), rails(&context));
+    let once = key.of(&actor, &wanted);
+    let request = read(wanted)?;
+    change(&context, once, move |conn, at| {
+        async move {
+            let done = lists::block_in(conn, request, &actor, &rails, at).await?;
+            Ok(done.map(put).map_err(ApiError::Refused))
+        }
+        .boxed()
+    })
+    .await
 }
 
 pub(crate) async fn allow(
     Operator(caller): Operator,
+    key: IdempotencyKey,
     context: web::Data<Context>,
     Body(wanted): Body<Wanted>,
 ) -> Result<HttpResponse, ApiError> {
-    let rails = Rails::of_this_machine(context.config.client_ip.trusted_proxies.clone());
-    let done = lists::allow(&context.db, read(wanted)?, caller.actor(), rails, now()).await?;
-    put(&context, done)
+    let (actor, rails) = (caller.actor(), rails(&context));
+    let once = key.of(&actor, &wanted);
+    let request = read(wanted)?;
+    change(&context, once, move |conn, at| {
+        async move { Ok(Ok(put(lists::allow_in(conn, request, &actor, &rails, at).await?))) }
+            .boxed()
+    })
+    .await
 }
 
 pub(crate) async fn unblock(
     Operator(caller): Operator,
+    key: IdempotencyKey,
     context: web::Data<Context>,
     target: web::Path<String>,
-) -> Result<web::Json<Removal>, ApiError> {
-    let targets = vec![target_of(&target)?];
-    removed(&context, lists::unblock(&context.db, targets, caller.actor(), now()).await?)
+) -> Result<HttpResponse, ApiError> {
+    let (actor, targets) = (caller.actor(), vec![target_of(&target)?]);
+    let once = key.of(&actor, &());
+    change(&context, once, move |conn, at| {
+        async move { Ok(Ok(removed(lists::unblock_in(conn, targets, &actor, at).await?))) }.boxed()
+    })
+    .await
 }
 
 pub(crate) async fn disallow(
     Operator(caller): Operator,
+    key: IdempotencyKey,
     context: web::Data<Context>,
     target: web::Path<String>,
-) -> Result<web::Json<Removal>, ApiError> {
-    let targets = vec![target_of(&target)?];
-    removed(&context, lists::disallow(&context.db, targets, caller.actor(), now()).await?)
+) -> Result<HttpResponse, ApiError> {
+    let (actor, targets) = (caller.actor(), vec![target_of(&target)?]);
+    let once = key.of(&actor, &());
+    change(&context, once, move |conn, at| {
+        async move { Ok(Ok(removed(lists::disallow_in(conn, targets, &actor, at).await?))) }.boxed()
+    })
+    .await
+}
+
+/// What a block must not reach.
+pub(crate) fn rails(context: &Context) -> Rails {
+    Rails::of_this_machine(context.config.client_ip.trusted_proxies.clone())
 }
 
 /// A target in a body or a path, as `ipctl` reads it.
@@ -120,11 +136,8 @@ async fn page(
     context: &web::Data<Context>,
     list: List,
 ) -> Result<web::Json<Items<Entry>>, ApiError> {
-    let mut query = Query::of(request)?;
-    let before = query.cursor::<1>()?.map(|[id]| id);
-    let limit = query.limit()?;
-    query.done()?;
-    let now = now();
+    let page = Query::of(request)?.page::<1>()?;
+    let (before, limit, now) = (page.after.map(|[id]| id), page.limit, now());
     let rows = context.db.run(move |conn| {
         async move {
             let now = conn.clock(now).await?;
@@ -135,10 +148,11 @@ async fn page(
         }
         .boxed()
     });
-    Ok(web::Json(Items::of(rows.await?, limit, |row| cursor([row.id]))))
+    Ok(web::Json(page.of(rows.await?, |row| [row.id])?))
 }
 
-fn read(wanted: Wanted) -> Result<Request, ApiError> {
+/// A wish in a body.
+pub(crate) fn read(wanted: Wanted) -> Result<Request, ApiError> {
     Ok(Request {
         targets: vec![target_of(&wanted.target)?],
         term: term_of(wanted.term)?,
@@ -166,20 +180,16 @@ pub(crate) fn reason_of(text: Option<String>) -> Result<Option<String>, ApiError
     }
 }
 
-fn put(context: &web::Data<Context>, done: Done<Outcome>) -> Result<HttpResponse, ApiError> {
-    context.announce(done.version);
+fn put(done: Done<Outcome>) -> Change {
     let outcome = done.outcomes.into_iter().next().expect("one target, one outcome");
     let status = match outcome.put {
         Put::Created => StatusCode::CREATED,
         Put::Updated | Put::Unchanged => StatusCode::OK,
     };
-    Ok(HttpResponse::build(status).json(outcome))
+    Change::of(status, &outcome, done.version)
 }
 
-fn removed(
-    context: &web::Data<Context>,
-    done: Done<Removal>,
-) -> Result<web::Json<Removal>, ApiError> {
-    context.announce(done.version);
-    Ok(web::Json(done.outcomes.into_iter().next().expect("one target, one outcome")))
+fn removed(done: Done<Removal>) -> Change {
+    let removal = done.outcomes.into_iter().next().expect("one target, one outcome");
+    Change::of(StatusCode::OK, &removal, done.version)
 }

@@ -10,8 +10,8 @@ use ipwarden_engine::record::RecordVerdict;
 
 use crate::auth::Reader;
 use crate::error::ApiError;
-use crate::input::{Query, cursor, is_in_reach};
-use crate::routes::lists::Items;
+use crate::input::Query;
+use crate::paging::Items;
 
 pub(crate) async fn page(
     request: HttpRequest,
@@ -19,39 +19,60 @@ pub(crate) async fn page(
     context: web::Data<Context>,
 ) -> Result<web::Json<Items<Logged>>, ApiError> {
     let mut query = Query::of(&request)?;
-    let filter = Filter {
-        network: query.take::<Network>("ip")?,
-        path_prefix: query.take("path")?.map(path_prefix).transpose()?,
-        verdict: query.take::<RecordVerdict>("verdict")?.map(|verdict| verdict.to_string()),
-        since: query.time("since")?,
-        until: query.time("until")?,
-    };
+    let filter =
+        Filter { since: query.time("since")?, until: query.time("until")?, ..filter(&mut query)? };
     if let (Some(since), Some(until)) = (filter.since, filter.until)
         && since > until
     {
         let detail = "`since` is after `until`".to_owned();
         return Err(ApiError::Invalid { field: "since", detail });
     }
-    let after = match query.cursor::<2>()? {
-        None => None,
-        Some([micros, id]) => match DateTime::from_timestamp_micros(micros).filter(is_in_reach) {
-            Some(at) => Some((at, id)),
-            None => {
-                let detail = "this is no position that a page's `next` named".to_owned();
-                return Err(ApiError::Invalid { field: "cursor", detail });
-            }
-        },
-    };
-    let limit = query.limit()?;
-    query.done()?;
+    let page = query.page::<2>()?;
+    let after = page.after.map(|[micros, id]| {
+        (DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::UNIX_EPOCH), id)
+    });
+    let limit = page.limit;
     let rows = context
         .db
         .run(move |conn| {
             async move { request_logs::page(conn, &filter, after, limit).await }.boxed()
         })
         .await?;
-    let position = |row: &Logged| cursor([row.at.timestamp_micros(), row.id]);
-    Ok(web::Json(Items::of(rows, limit, position)))
+    Ok(web::Json(page.of(rows, |row| [row.at.timestamp_micros(), row.id])?))
+}
+
+/// Which records, whenever they were.
+pub(crate) fn filter(query: &mut Query) -> Result<Filter, ApiError> {
+    Ok(Filter {
+        network: query.take::<Network>("ip")?,
+        path_prefix: query.take("path")?.map(path_prefix).transpose()?,
+        verdict: query.take::<RecordVerdict>("verdict")?.map(|verdict| verdict.to_string()),
+        status: query.take("status")?.map(|text: String| status(&text)).transpose()?,
+        country: query.take("country")?.map(|text: String| country(&text)).transpose()?,
+        ..Filter::default()
+    })
+}
+
+/// `404`, or `4xx` for all from 400 to 499.
+fn status(text: &str) -> Result<(i16, i16), ApiError> {
+    let of_class = text.strip_suffix("xx").and_then(|class| class.parse::<i16>().ok());
+    match (of_class, text.parse::<i16>()) {
+        (Some(class @ 1..=9), _) if text.len() == 3 => Ok((class * 100, class * 100 + 99)),
+        (None, Ok(status @ 100..=999)) if text.len() == 3 => Ok((status, status)),
+        _ => {
+            let detail = "a status is written as 404, or as 4xx for all of its class".to_owned();
+            Err(ApiError::Invalid { field: "status", detail })
+        }
+    }
+}
+
+/// Two letters of ISO 3166-1, large or small.
+fn country(text: &str) -> Result<String, ApiError> {
+    if text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return Ok(text.to_ascii_uppercase());
+    }
+    let detail = "a country is written with two letters, such as DE (ISO 3166-1)".to_owned();
+    Err(ApiError::Invalid { field: "country", detail })
 }
 
 /// Other bytes than these stand in no path of the log, and PostgreSQL takes no NUL for text.

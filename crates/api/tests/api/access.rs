@@ -1,6 +1,8 @@
 //! Who may: every route, with every kind of key and without one.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipwarden_core::keys::{self, Role};
 use ipwarden_core::lists::Actor;
@@ -18,14 +20,27 @@ struct Route {
     needs: Role,
 }
 
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 fn every_route() -> Vec<Route> {
     let target = || Some(json!({ "target": "192.0.2.77" }));
     let name = || Some(json!({ "name": "made by a test", "role": "user" }));
+    let bulk = || Some(json!({ "unblock": ["192.0.2.77"] }));
+    let password = || Some(json!({ "password": "correct horse battery" }));
+    // Each is another person.
+    let person = || {
+        let name = format!("made.{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Some(json!({ "name": name, "role": "user", "password": "correct horse battery" }))
+    };
     let dismiss = || Some(json!({ "action": "dismiss" }));
     let route = |pattern, method, path, body, needs| Route { pattern, method, path, body, needs };
+    let stream = |path| route(path, Method::GET, path, None, Role::Reader);
     vec![
+        stream("/request-logs/stream"),
+        stream("/changes/stream"),
         route("/blocks", Method::GET, "/blocks", None, Role::Reader),
         route("/blocks", Method::POST, "/blocks", target(), Role::Operator),
+        route("/blocks/bulk", Method::POST, "/blocks/bulk", bulk(), Role::Operator),
         route("/blocks/{target:.*}", Method::DELETE, "/blocks/192.0.2.77", None, Role::Operator),
         route("/allows", Method::GET, "/allows", None, Role::Reader),
         route("/allows", Method::POST, "/allows", target(), Role::Operator),
@@ -40,15 +55,43 @@ fn every_route() -> Vec<Route> {
             Role::Operator,
         ),
         route("/request-logs", Method::GET, "/request-logs", None, Role::Reader),
+        route("/scans", Method::GET, "/scans", None, Role::Reader),
+        route("/audit", Method::GET, "/audit", None, Role::Reader),
         route("/check/{target:.*}", Method::GET, "/check/192.0.2.77", None, Role::Reader),
         route("/keys", Method::GET, "/keys", None, Role::Admin),
         route("/keys", Method::POST, "/keys", name(), Role::Admin),
         route("/keys/{id}", Method::DELETE, "/keys/000000000000", None, Role::Admin),
+        route("/users", Method::GET, "/users", None, Role::Admin),
+        route("/users", Method::POST, "/users", person(), Role::Admin),
+        route("/users/{name}", Method::DELETE, "/users/nobody", None, Role::Admin),
+        route(
+            "/users/{name}/password",
+            Method::PUT,
+            "/users/nobody/password",
+            password(),
+            Role::Admin,
+        ),
+        route("/session", Method::GET, "/session", None, Role::User),
+        route("/openapi.json", Method::GET, "/openapi.json", None, Role::Reader),
     ]
 }
 
 impl Route {
     async fn ask(&self, replica: &Replica, key: Option<&str>) -> (StatusCode, Value) {
+        if self.path.ends_with("/stream") {
+            // Its answer has no end.
+            let request = reqwest::Client::builder().local_address(Replica::a_stranger()).build();
+            let mut request =
+                request.unwrap().get(format!("{}/api/v1{}", replica.control, self.path));
+            if let Some(key) = key {
+                request = request.bearer_auth(key);
+            }
+            let answer = request.send().await.unwrap();
+            return match answer.status() {
+                StatusCode::OK => (StatusCode::OK, Value::Null),
+                status => (status, answer.json().await.unwrap()),
+            };
+        }
         let path = format!("/api/v1{}", self.path);
         replica.stranger(self.method.clone(), &path, key, self.body.clone()).await
     }
@@ -112,12 +155,14 @@ async fn each_role_may_what_it_includes_and_no_more() {
                 let may = match (role, route.needs) {
                     (Role::Admin, _) => true,
                     (Role::Operator, needs) => needs != Role::Admin,
-                    (Role::Reader, needs) => needs == Role::Reader,
-                    (Role::User | Role::Bouncer, _) => false,
+                    (Role::Reader, needs) => needs == Role::Reader || needs == Role::User,
+                    (Role::User | Role::Bouncer, needs) => needs == Role::User,
                 };
                 let shown = format!("{role} {} {}: {status} {body}", route.method, route.path);
                 assert_eq!(status != StatusCode::FORBIDDEN, may, "{shown}");
-                let missing = route.path.contains("/suspicious/") || route.path.contains("/keys/");
+                let missing = ["/suspicious/", "/keys/", "/users/"]
+                    .iter()
+                    .any(|prefix| route.path.starts_with(prefix));
                 match (may, missing) {
                     (false, _) => assert!(
                         body["detail"].as_str().unwrap().contains(route.needs.as_str()),

@@ -101,9 +101,16 @@ async fn a_bad_query_is_refused_with_the_name_of_the_parameter() {
         ("cursor=x", 422, "cursor"),
         ("cursor=1", 422, "cursor"),
         ("cursor=1.2.3", 422, "cursor"),
-        ("cursor=9223372036854775807.1", 422, "cursor"),
-        ("cursor=-9223372036854775808.1", 422, "cursor"),
-        ("cursor=-8000000000000000000.1", 422, "cursor"),
+        ("cursor=", 422, "cursor"),
+        ("cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", 422, "cursor"),
+        ("since=2026-01-01T00:00:00%2B24:00", 422, "since"),
+        ("since=2026-02-30T00:00:00Z", 422, "since"),
+        ("status=99", 422, "status"),
+        ("status=+40", 422, "status"),
+        ("status=0xx", 422, "status"),
+        ("status=4xxx", 422, "status"),
+        ("country=Germany", 422, "country"),
+        ("country=%C3%9F", 422, "country"),
         ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", 422, "since"),
         ("since=0000-01-01T00:00:00Z", 422, "since"),
         ("since=10000-01-01T00:00:00Z", 422, "since"),
@@ -135,7 +142,7 @@ async fn a_bad_query_is_refused_with_the_name_of_the_parameter() {
                 assert_eq!(answered, StatusCode::UNPROCESSABLE_ENTITY, "{path}: {problem}");
                 assert_eq!(problem["errors"][0]["field"], named, "{path}: {problem}");
             }
-            for query in ["limit=1", "limit=1000", "cursor=-9223372036854775808"] {
+            for query in ["limit=1", "limit=1000"] {
                 let path = format!("/api/v1/{list}?{query}");
                 let (answered, page) = bed.api(Method::GET, &path, None).await;
                 assert_eq!(answered, StatusCode::OK, "{path}: {page}");

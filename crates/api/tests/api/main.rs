@@ -4,9 +4,15 @@
 mod common;
 
 mod access;
+mod bulk;
+mod dashboards;
 mod findings;
+mod idempotency;
 mod input;
 mod keys;
 mod lists;
 mod metrics;
+mod openapi;
 mod pages;
+mod sessions;
+mod streams;

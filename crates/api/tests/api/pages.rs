@@ -78,6 +78,64 @@ async fn pages_of_the_log_show_each_row_once_while_others_arrive() {
 }
 
 #[tokio::test]
+async fn a_cursor_counts_as_it_was_given_and_nowhere_else() {
+    for bed in Bed::each(Launch::behind_proxies).await {
+        for host in 0..4 {
+            bed.first().get(&format!("203.0.113.{host}"), "/x").await;
+        }
+        bed.logs(4).await;
+        let listing = "/api/v1/request-logs?ip=203.0.113.0/24&path=/x&limit=2";
+        let (_, next) = page(&bed, listing).await;
+        let cursor = next.unwrap();
+        // Another size of page, the filters in another order, another replica: all the same listing.
+        let other = "/api/v1/request-logs?limit=1&path=/x&ip=203.0.113.0/24";
+        let path = format!("{other}&cursor={cursor}");
+        for replica in &bed.replicas {
+            let (status, page) = replica.control(Method::GET, &path, Some(&bed.admin), None).await;
+            assert_eq!((status, page["items"].as_array().map(Vec::len)), (StatusCode::OK, Some(1)));
+        }
+        let mut wrong = vec![
+            format!("/api/v1/request-logs?cursor={cursor}"),
+            format!("/api/v1/request-logs?ip=203.0.113.0/24&path=/y&cursor={cursor}"),
+            format!("/api/v1/blocks?cursor={cursor}"),
+            format!("{listing}&cursor={cursor}A"),
+            format!("{listing}&cursor={}", &cursor[1..]),
+        ];
+        for at in 0..cursor.len() {
+            let mut text = cursor.clone().into_bytes();
+            text[at] = if text[at] == b'A' { b'B' } else { b'A' };
+            wrong.push(format!("{listing}&cursor={}", String::from_utf8(text).unwrap()));
+        }
+        for path in wrong {
+            let (status, problem) = bed.api(Method::GET, &path, None).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path}: {problem}");
+            assert_eq!(problem["errors"][0]["field"], "cursor", "{path}: {problem}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn hours_that_were_judged_and_what_was_changed_come_in_pages() {
+    for bed in Bed::each(|launch| launch).await {
+        let began = crate::common::now();
+        bed.scan(began).await;
+        let (scans, _) = page(&bed, "/api/v1/scans").await;
+        assert!(!scans.is_empty() && scans[0]["window_start"].is_string(), "{scans:?}");
+        for host in 0..5 {
+            let body = json!({ "target": format!("203.0.113.{host}"), "reason": "noise" });
+            bed.api(Method::POST, "/api/v1/blocks", Some(body)).await;
+        }
+        let rows = walk(&bed, "/api/v1/audit?limit=2", async || ()).await;
+        let targets: Vec<_> = rows.iter().map(|row| row["target"].as_str().unwrap()).collect();
+        let newest: Vec<_> = (0..5).rev().map(|host| format!("203.0.113.{host}")).collect();
+        assert_eq!(targets[..5], newest, "{rows:?}");
+        insta::assert_json_snapshot!("audit", rows[0], {
+            ".id" => "[id]", ".at" => "[time]", ".actor" => "[admin]",
+        });
+    }
+}
+
+#[tokio::test]
 async fn filters_of_the_log_mean_what_they_say_letter_by_letter() {
     for bed in Bed::each(Launch::behind_proxies).await {
         let paths =
@@ -117,6 +175,11 @@ async fn filters_of_the_log_mean_what_they_say_letter_by_letter() {
             ("verdict=allowed".to_owned(), 12),
             ("verdict=allowed&path=/often".to_owned(), 5),
             ("verdict=blocked".to_owned(), 0),
+            ("status=404".to_owned(), 12),
+            ("status=4xx".to_owned(), 14),
+            ("status=429&path=/often".to_owned(), 2),
+            ("status=5xx".to_owned(), 0),
+            ("country=de".to_owned(), 0),
             (format!("since={first}"), 14),
             (format!("until={first}"), 0),
             (format!("since={last}"), 1),

@@ -1,4 +1,4 @@
-//! One `api`: its settings, its process, its two listeners.
+//! One `api`: its settings, its process, its listeners.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -30,6 +30,8 @@ pub(crate) struct Replica {
     said: Said,
     /// `http://127.0.0.1:PORT`.
     pub(crate) public: String,
+    /// Likewise; empty if there is none.
+    pub(crate) gate: String,
     /// Likewise.
     pub(crate) control: String,
     client: reqwest::Client,
@@ -37,6 +39,8 @@ pub(crate) struct Replica {
 
 impl Default for Launch {
     fn default() -> Launch {
+        // `ipctl` has reqwest speak TLS, and whoever builds a client then has to say by whose means.
+        let _already = rustls::crypto::ring::default_provider().install_default();
         let launch = Launch { dir: tempfile::tempdir().unwrap(), variables: BTreeMap::new() };
         launch
             .with("IPWARDEN_PUBLIC__BIND", "127.0.0.1:0")
@@ -106,11 +110,11 @@ impl Launch {
     pub(crate) fn begin(self) -> Replica {
         let Launch { dir, variables } = self;
         let (child, said, _) = spawn(dir.path(), &variables);
-        let (public, control) = (String::new(), String::new());
+        let [public, gate, control] = [const { String::new() }; 3];
         // Sooner than the server closes what is idle: else a request may meet its end.
         let client = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(2));
         let client = client.build().unwrap();
-        Replica { dir, variables, child, said, public, control, client }
+        Replica { dir, variables, child, said, public, gate, control, client }
     }
 
     /// Starts it where it must not start. Returns how it ended and what it said.
@@ -166,15 +170,20 @@ impl Replica {
         })
         .await;
         self.public = self.announced("public");
+        self.gate = self.maybe_announced("gate").unwrap_or_default();
         self.control = self.announced("control");
     }
 
     /// The word behind `name` in the banner.
     pub(crate) fn announced(&self, name: &str) -> String {
+        self.maybe_announced(name).unwrap_or_else(|| panic!("no {name} in:\n{}", self.said()))
+    }
+
+    fn maybe_announced(&self, name: &str) -> Option<String> {
         let said = self.said();
         let words = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let mut named = words.filter(|words| words.first() == Some(&name));
-        named.next().unwrap_or_else(|| panic!("no {name} in:\n{said}"))[1].to_owned()
+        named.next().map(|words| words[1].to_owned())
     }
 
     /// All that it wrote to stderr.
@@ -190,6 +199,11 @@ impl Replica {
     /// Starts a request to the public listener.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.public))
+    }
+
+    /// Starts a question to the gate.
+    pub(crate) fn question(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.gate))
     }
 
     /// What the public listener answers to a client behind the proxy.
@@ -224,11 +238,15 @@ impl Replica {
         key: Option<&str>,
         body: Option<Value>,
     ) -> (StatusCode, Value) {
+        let client = reqwest::Client::builder().local_address(Replica::a_stranger());
+        send(&client.build().unwrap(), method, &format!("{}{path}", self.control), key, body).await
+    }
+
+    /// An address of this machine that nobody has asked from before.
+    pub(crate) fn a_stranger() -> IpAddr {
         static NEXT: AtomicU32 = AtomicU32::new(2);
         let host = NEXT.fetch_add(1, Ordering::Relaxed);
-        let address = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + host);
-        let client = reqwest::Client::builder().local_address(IpAddr::from(address));
-        send(&client.build().unwrap(), method, &format!("{}{path}", self.control), key, body).await
+        Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 0).to_bits() + host).into()
     }
 
     /// What the control listener answers to everybody, as text.

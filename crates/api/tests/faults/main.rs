@@ -18,6 +18,7 @@ mod operators;
 mod partition;
 mod postgres;
 mod quotas;
+mod readiness;
 mod redis;
 mod redis_emptied;
 mod rolling;

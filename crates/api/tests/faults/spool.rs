@@ -59,7 +59,8 @@ async fn damaged_segments_give_what_is_whole_and_stop_nothing() {
     let mut bed = Bed::on_own_postgres(&server, 1, None, Launch::behind_proxies).await;
     on_thread(&server, PostgresServer::stop).await;
     let (mut answered, mut left) = (Vec::new(), Vec::new());
-    while left.len() < HARMS.len() * short_or_long(1, 5) {
+    // Not more than our own log tells apart in ten seconds.
+    while left.len() < HARMS.len() * short_or_long(1, 2) {
         let load = start(&bed, 400, 8, seed);
         sleep(Duration::from_millis(500)).await;
         bed.replicas[0].crash();

@@ -17,7 +17,7 @@ use ipwarden_engine::blocklist::Lists;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::{Guard, Parts};
 use ipwarden_engine::quota::Policies;
-use ipwarden_engine::rate_limit::{Limiter, LocalOptions};
+use ipwarden_engine::rate_limit::{Limiter, LocalOptions, RedisOptions};
 use ipwarden_engine::sensitive_path::SensitivePaths;
 use ipwarden_engine::spool::{Spool, SpoolOptions};
 use ipwarden_guard::GuardMiddleware;
@@ -77,7 +77,11 @@ async fn main() -> anyhow::Result<()> {
     .listen(listener)?
     .run();
     println!("control {control}\npublic {public}");
-    tokio::try_join!(served, shown)?;
+    // The first to end is the guarded one, by a signal.
+    tokio::select! {
+        ended = served => ended?,
+        ended = shown => ended?,
+    }
     Ok(())
 }
 
@@ -92,10 +96,14 @@ fn without_store(config: &Config) -> anyhow::Result<Subject> {
     std::fs::create_dir_all(data_dir)?;
     let spool_options =
         SpoolOptions { max_bytes: config.request_log.spool_bytes, ..SpoolOptions::default() };
+    let limiter = match &config.redis_url {
+        Some(url) => Limiter::redis(url.clone(), RedisOptions::default()),
+        None => Limiter::local(LocalOptions::default()),
+    };
     let parts = Parts {
         resolver: config.client_ip.resolver()?,
         policies: Policies::new(config.quotas.clone())?,
-        limiter: Limiter::local(LocalOptions::default()),
+        limiter,
         sensitive_paths: SensitivePaths::new(&config.scan.sensitive_paths),
         spool: Spool::open(data_dir, spool_options)?,
         ipv6_prefix: config.client_ip.ipv6_prefix,

@@ -109,7 +109,7 @@ impl Service {
             .envs(settings.iter().copied())
             .env("IPWARDEN_PUBLIC__BIND", public.to_string())
             .env("IPWARDEN_CONTROL__BIND", control.to_string())
-            .env("IPWARDEN_GATE__BIND", "")
+            .env("IPWARDEN_GATE__BIND", "127.0.0.1:0")
             .env("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", "127.0.0.0/8")
             .env("IPWARDEN_LOG__LEVEL", "error")
             .stdin(Stdio::null())

@@ -69,7 +69,7 @@ pub(super) async fn shipping(bed: &Bed, findings: &mut Findings) -> anyhow::Resu
         }
         rates.sort_by(f64::total_cmp);
         let what = format!(
-            "shipping: from the spool into the indexed table of {}, store on the same core",
+            "shipping: from the spool into the indexed table of {}, whose server has the other core",
             name_of(store)
         );
         findings.note(&format!("shipped {store}"), rates[2], what, "rows/s");

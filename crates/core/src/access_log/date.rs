@@ -44,6 +44,11 @@ pub(super) fn parse(text: &[u8]) -> Option<i64> {
     (at <= LATEST).then_some(at * 1_000_000)
 }
 
+/// Whether microseconds since the Unix epoch are a date that the store and all formats know.
+pub(super) fn is_in_range(at: i64) -> bool {
+    (0..=LATEST * 1_000_000).contains(&at)
+}
+
 fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, |value, byte| {
         byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0'))

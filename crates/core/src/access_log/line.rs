@@ -27,6 +27,15 @@ pub enum Unreadable {
     /// Neither three digits nor `-`.
     #[error("has no status after its request")]
     Status,
+    /// A line that begins with `{` and is no object.
+    #[error("is no JSON object")]
+    Json,
+    /// None of the fields that name a client is there, or it holds no address.
+    #[error("has no field with the client's address, such as remote_addr or client_ip")]
+    JsonAddress,
+    /// None of the fields that tell the time is there, or it holds no date.
+    #[error("has no field with its time, such as time_iso8601, ts or StartUTC")]
+    JsonTime,
     /// Neither digits nor `-`; a line that was cut off here may have lost part of its status.
     #[error("has no size after its status")]
     Size,

@@ -41,13 +41,24 @@ pub(super) struct Lines<'r> {
     length: u64,
     digest: Sha256,
     number: u64,
+    /// Whether the file may still grow.
+    growing: bool,
+    /// The buffer holds the beginning of a line whose rest is to come.
+    begun: bool,
 }
 
 impl<'r> Lines<'r> {
     /// Starts at the beginning of a source and tells from its first bytes whether it is gzip.
     pub(super) fn new(source: impl Read + Send + 'r) -> io::Result<Lines<'r>> {
         let source = BufReader::with_capacity(BUFFER_BYTES, uncompressed(source)?);
-        Ok(Lines { source, line: Vec::new(), length: 0, digest: Sha256::new(), number: 0 })
+        let digest = Sha256::new();
+        let line = Vec::new();
+        Ok(Lines { source, line, length: 0, digest, number: 0, growing: false, begun: false })
+    }
+
+    /// From here on a line without its line break is kept until the rest of it is there.
+    pub(super) fn grow(&mut self) {
+        self.growing = true;
     }
 
     /// The number of the line that [`Lines::next`] gave last, counted from 1.
@@ -63,8 +74,16 @@ impl<'r> Lines<'r> {
 
     /// Reads the next line; `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<RawLine<'_>>> {
-        self.line.clear();
+        if !std::mem::take(&mut self.begun) {
+            self.line.clear();
+        }
+        let begun = self.line.len();
         if self.read_piece()? == 0 {
+            self.begun = begun > 0;
+            return Ok(None);
+        }
+        if self.growing && self.line.last() != Some(&b'\n') && self.line.len() <= MAX_LINE_BYTES {
+            self.begun = true;
             return Ok(None);
         }
         if self.line.last() != Some(&b'\n') {

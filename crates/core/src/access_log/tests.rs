@@ -265,3 +265,117 @@ proptest! {
         prop_assert_eq!(end, whole_end);
     }
 }
+
+/// What a line comes to: time, address, method, path, status, user, agent and place.
+fn told(line: &str, format: Option<Format>) -> Result<String, String> {
+    let sensitive = sensitive();
+    let text = format!("{line}\n");
+    let mut log = AccessLog::new(text.as_bytes(), &sensitive).expect("readable").written_as(format);
+    let next = log.next_told().expect("readable").expect("one line");
+    let Told { record, place } = next.map_err(|error| error.to_string())?;
+    let place = place.map(|place| format!(" {:?} {:?} {:?}", place.country, place.city, place.asn));
+    Ok(format!(
+        "{} {} {} {} {} {:?} {:?}{}",
+        record.at,
+        record.address,
+        record.method,
+        record.path,
+        record.status,
+        record.identity.as_deref().unwrap_or("-"),
+        record.user_agent.as_deref().unwrap_or("-"),
+        place.unwrap_or_default(),
+    ))
+}
+
+#[test]
+fn logs_of_other_servers_are_recognised_and_say_the_same() {
+    let at = "1792758180123456";
+    for (name, line, expected) in [
+        (
+            "Caddy",
+            r#"{"level":"info","ts":1792758180.123456,"logger":"http.log.access.log0","msg":"handled request","request":{"remote_ip":"10.0.0.1","remote_port":"41342","client_ip":"192.0.2.7","proto":"HTTP/2.0","method":"GET","host":"example.com","uri":"/admin?x=1","headers":{"User-Agent":["curl/8"],"Accept":["*/*"]}},"bytes_read":0,"user_id":"anna","duration":0.000929675,"size":10900,"status":404,"resp_headers":{}}"#,
+            format!("{at} 192.0.2.7 GET /admin 404 \"anna\" \"curl/8\""),
+        ),
+        (
+            "Traefik",
+            r#"{"ClientAddr":"192.0.2.7:4242","ClientHost":"192.0.2.7","ClientPort":"4242","ClientUsername":"-","DownstreamContentSize":19,"DownstreamStatus":404,"Duration":100,"OriginStatus":0,"RequestMethod":"GET","RequestPath":"/admin?x=1","RequestProtocol":"HTTP/1.1","StartUTC":"2026-10-23T12:23:00.123456789Z","entryPointName":"web","level":"info","msg":"","request_User-Agent":"curl/8","time":"2026-10-23T12:23:01Z"}"#,
+            format!("{at} 192.0.2.7 GET /admin 404 \"-\" \"curl/8\""),
+        ),
+        (
+            "Traefik's text",
+            r#"192.0.2.7 - - [23/Oct/2026:12:23:00 +0000] "GET /admin HTTP/1.1" 404 19 "-" "curl/8" 5 "web@file" "http://10.0.0.2:80" 3ms"#,
+            "1792758180000000 192.0.2.7 GET /admin 404 \"-\" \"curl/8\"".to_owned(),
+        ),
+        (
+            "nginx, by parts",
+            r#"{"time_iso8601":"2026-10-23T12:23:00+00:00","remote_addr":"192.0.2.7","remote_user":"","request_method":"GET","request_uri":"/admin?x=1","status":"404","http_user_agent":"curl\/8"}"#,
+            "1792758180000000 192.0.2.7 GET /admin 404 \"-\" \"curl/8\"".to_owned(),
+        ),
+        (
+            "nginx, by request line",
+            r#"{"time_local":"23/Oct/2026:12:23:00 +0000","remote_addr":"2001:db8::7","request":"POST /a\"b HTTP/1.1","status":201}"#,
+            "1792758180000000 2001:db8::7 POST /a\"b 201 \"-\" \"-\"".to_owned(),
+        ),
+        (
+            "AWS's balancer",
+            r#"https 2026-10-23T12:23:00.123456Z app/my-lb/50dc6c495c0c9188 192.0.2.7:2817 10.0.0.1:80 0.086 0.048 0.037 404 404 0 57 "GET https://www.example.com:443/admin?x=1 HTTP/1.1" "curl/8" ECDHE-RSA-AES128-GCM-SHA256 TLSv1.2 arn:aws "Root=1-58337281-1d84f3d73c47ec4e58577259" "www.example.com" "arn:aws" 1 2018-07-02T22:22:48.364000Z "authenticate,forward" "-" "-" "10.0.0.1:80" "200" "-" "-""#,
+            "1792758180123456 192.0.2.7 GET /admin 404 \"-\" \"curl/8\"".to_owned(),
+        ),
+        (
+            "our own",
+            r#"{"at":"2026-10-23T12:23:00.123456Z","address":"192.0.2.7","method":"GET","path":"/admin","status":404,"verdict":"allowed","identity":null,"country":"SE","city":"Uppsala","asn":64496,"user_agent":null}"#,
+            "1792758180123456 192.0.2.7 GET /admin 404 \"-\" \"-\" Some(SE) Some(\"Uppsala\") Some(64496)"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(told(line, None).as_deref(), Ok(&*expected), "{name}");
+    }
+}
+
+#[test]
+fn a_line_of_json_that_is_no_request_says_what_is_missing() {
+    for (line, says) in [
+        ("{", "is no JSON object"),
+        (r#"{"level":"info","msg":"serving"}"#, "has no field with the client's address"),
+        (r#"{"remote_addr":"unix:"}"#, "has no field with the client's address"),
+        (r#"{"remote_addr":"0.0.0.0"}"#, "has no field with the client's address"),
+        (r#"{"remote_addr":"192.0.2.1","time":"soon"}"#, "has no field with its time"),
+        (r#"{"remote_addr":"192.0.2.1","ts":1e300}"#, "has no field with its time"),
+        (r#"{"remote_addr":"192.0.2.1","ts":1,"status":"many"}"#, "has no status"),
+    ] {
+        let error = told(line, None).expect_err("no record");
+        assert!(error.contains(says), "{line}: {error}");
+    }
+    let forced = told(
+        r#"192.0.2.1 - - [23/Oct/2026:12:23:00 +0000] "GET / HTTP/1.1" 200 1"#,
+        Some(Format::Json),
+    );
+    assert!(forced.expect_err("no record").contains("is no JSON object"));
+    let torn = told("http 2026-10-23T12:23:00.123456Z app/my-lb/50dc 192.0.2.7:2817 -", None);
+    assert!(torn.expect_err("no record").contains("has no status"));
+}
+
+#[test]
+fn a_growing_file_gives_a_line_when_it_is_whole() {
+    use std::io::Write;
+    let path = tempfile::NamedTempFile::new().expect("a file");
+    let line = b"192.0.2.1 - - [17/May/2015:10:05:03 +0000] \"GET /a HTTP/1.1\" 200 5\n";
+    let sensitive = SensitivePaths::default();
+    let source = std::fs::File::open(path.path()).expect("the file");
+    let mut log = AccessLog::new(source, &sensitive).expect("readable").growing();
+    let write = |bytes: &[u8]| path.as_file().write_all(bytes).expect("room");
+    assert!(log.next_record().expect("readable").is_none());
+    write(&line[..60]);
+    assert!(log.next_record().expect("readable").is_none(), "it is being written");
+    let mark = log.mark();
+    assert_eq!((mark.length, mark.lines), (0, 0));
+    write(&line[60..]);
+    write(&line[..10]);
+    let record = log.next_record().expect("readable").expect("a line").expect("a record");
+    assert_eq!(record.path, "/a");
+    assert_eq!(log.mark().length, line.len() as u64);
+    assert!(log.next_record().expect("readable").is_none());
+    write(&line[10..]);
+    assert!(log.next_record().expect("readable").expect("a line").is_ok());
+    assert_eq!(log.mark().lines, 2);
+}

@@ -31,7 +31,7 @@ pub(super) struct News {
     pub(super) made: Option<DateTime<Utc>>,
     pub(super) blocked: ListNews,
     pub(super) allowed: ListNews,
-    /// Whether API keys changed, or may have.
+    /// Whether API keys or users changed, or may have.
     pub(super) keys: bool,
 }
 
@@ -92,7 +92,8 @@ pub(super) async fn since(
         networks.into_iter().collect()
     };
     let (blocked, allowed) = (of(List::Blocked), of(List::Allowed));
-    let keys = changes.iter().any(|change| change.list == List::Keys.as_str());
+    let of_callers = [List::Keys.as_str(), List::Users.as_str()];
+    let keys = changes.iter().any(|change| of_callers.contains(&&*change.list));
     let now = conn.clock(now).await?;
     Ok(Some(Answer::News(News {
         version,

@@ -1,4 +1,4 @@
-//! The API keys in memory: loaded at the start, or as soon as the store answers, and on every change.
+//! Who may, in memory: loaded at the start, or as soon as the store answers, and on every change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +13,32 @@ use super::{date, pause};
 use crate::changes::Feed;
 use crate::db::{Db, DbError};
 use crate::keys::{self, FirstKeyError, Keys};
+use crate::signing::Signer;
+use crate::users::Users;
+
+/// What callers are known by.
+#[derive(Clone, Default)]
+pub(super) struct Held {
+    pub(super) keys: Arc<Keys>,
+    pub(super) users: Arc<Users>,
+    pub(super) signer: Arc<Signer>,
+}
+
+impl Held {
+    async fn load(&self, db: &Db) -> Result<(), DbError> {
+        self.keys.reload(db).await?;
+        self.users.reload(db).await?;
+        if !self.signer.is_ready() {
+            self.signer.load(db, date(Moment::now())).await?;
+        }
+        Ok(())
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Opened {
     pub(super) first_admin_key: Option<PathBuf>,
-    pub(super) keys: Keys,
+    pub(super) held: Held,
     pub(super) keys_loaded: bool,
 }
 
@@ -32,18 +53,18 @@ pub(super) async fn open_keys(
         Err(FirstKeyError::Store(error)) if error.is_unreachable() => None,
         Err(error) => return Err(error).context("the first admin key cannot be made"),
     };
-    let keys = Keys::default();
-    let loaded = keys.reload(db).await;
+    let held = Held::default();
+    let loaded = held.load(db).await;
     if let Err(error) = &loaded {
         tracing::warn!(%error, "no API key is known until the store answers");
     }
-    Ok(Opened { first_admin_key: made, keys, keys_loaded: loaded.is_ok() })
+    Ok(Opened { first_admin_key: made, held, keys_loaded: loaded.is_ok() })
 }
 
 /// Reloads the keys whenever they may have changed, until it worked. Those that could not be loaded at
 /// the start do not wait for a change, and the first of them may not have been made.
 pub(super) async fn follow_keys(
-    keys: Arc<Keys>,
+    held: Held,
     db: Db,
     feed: Feed,
     stop: CancellationToken,
@@ -58,7 +79,7 @@ pub(super) async fn follow_keys(
             }
         }
         let mut failing = false;
-        while let Err(error) = load_keys(&keys, &db, first_into.as_deref()).await {
+        while let Err(error) = load_keys(&held, &db, first_into.as_deref()).await {
             if !failing {
                 tracing::warn!(%error, "the API keys cannot be loaded; the last ones count");
             }
@@ -71,7 +92,7 @@ pub(super) async fn follow_keys(
     }
 }
 
-async fn load_keys(keys: &Keys, db: &Db, first_into: Option<&Path>) -> Result<(), DbError> {
+async fn load_keys(held: &Held, db: &Db, first_into: Option<&Path>) -> Result<(), DbError> {
     if let Some(data_dir) = first_into {
         match keys::first_admin_key(db, data_dir, date(Moment::now())).await {
             Ok(Some(path)) => tracing::info!(path = %path.display(), "the first admin key is made"),
@@ -81,5 +102,5 @@ async fn load_keys(keys: &Keys, db: &Db, first_into: Option<&Path>) -> Result<()
             Err(error) => tracing::error!(%error, "`ipctl key create` makes another"),
         }
     }
-    keys.reload(db).await
+    held.load(db).await
 }

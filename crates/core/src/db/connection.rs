@@ -67,6 +67,24 @@ impl Db {
         }
     }
 
+    /// The same store, every transaction of which is rolled back at its end although it succeeds: what a
+    /// change would do is told by doing it, and nothing of it stays.
+    #[must_use]
+    pub fn rehearsal(&self) -> Db {
+        match self {
+            Db::Postgres(pool) => Db::Postgres(pool.rehearsal()),
+            Db::Sqlite(pool) => Db::Sqlite(pool.rehearsal()),
+        }
+    }
+
+    /// Whether this is a [`Db::rehearsal`].
+    pub fn is_rehearsal(&self) -> bool {
+        match self {
+            Db::Postgres(pool) => pool.rehearsal,
+            Db::Sqlite(pool) => pool.rehearsal,
+        }
+    }
+
     /// The same store by a connection that nobody used before: those that there are may lead nowhere,
     /// without anybody saying so. A file is always where it is.
     ///
@@ -113,7 +131,7 @@ impl Db {
         T: Send + 'static,
     {
         let committing = Arc::new(AtomicBool::new(false));
-        let body = transactional(body, committing.clone());
+        let body = transactional(body, self.is_rehearsal(), committing.clone());
         let outcome = match self {
             Db::Postgres(pool) => pool.run(body).await,
             Db::Sqlite(pool) => pool.write(body).await,
@@ -160,6 +178,7 @@ impl Conn {
 /// `committing` says from when on the outcome is the store's to know.
 fn transactional<T, F>(
     body: F,
+    is_rehearsal: bool,
     committing: Arc<AtomicBool>,
 ) -> impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static
 where
@@ -170,6 +189,10 @@ where
         async move {
             begin(conn).await?;
             match body(conn).await {
+                Ok(value) if is_rehearsal => {
+                    roll_back(conn).await?;
+                    Ok(value)
+                }
                 Ok(value) => {
                     committing.store(true, Ordering::Relaxed);
                     commit(conn).await?;

@@ -66,6 +66,9 @@ pub enum Put {
     Unchanged,
 }
 
+/// Rows of one statement; SQLite takes 32,766 parameters, of which a row has six.
+pub const AT_ONCE: usize = 1_000;
+
 macro_rules! entries_table {
     ($table:ident) => {
         use chrono::{DateTime, Utc};
@@ -150,6 +153,86 @@ macro_rules! entries_table {
                     Ok((row.into(), Put::Created))
                 }
             }
+        }
+
+        #[derive(Insertable)]
+        #[diesel(table_name = super::schema::$table, treat_none_as_default_value = false)]
+        struct NewRow {
+            network: NetValue,
+            reason: String,
+            origin: String,
+            created_by: String,
+            created_at: TsValue,
+            expires_at: MaybeTs,
+        }
+
+        impl From<NewEntry> for NewRow {
+            fn from(new: NewEntry) -> NewRow {
+                NewRow {
+                    network: NetValue(new.network),
+                    reason: new.reason,
+                    origin: new.origin,
+                    created_by: new.created_by,
+                    created_at: TsValue(new.created_at),
+                    expires_at: MaybeTs::from(new.expires_at),
+                }
+            }
+        }
+
+        /// Adds rows of which none is there yet by (network, origin), in few statements.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn insert(conn: &mut Conn, new: Vec<NewEntry>) -> Result<(), DbError> {
+            let rows: Vec<NewRow> = new.into_iter().map(NewRow::from).collect();
+            let rows = diesel::insert_into(dsl::$table).values(rows);
+            match conn {
+                Conn::Postgres(c) => rows.execute(c).await?,
+                Conn::Sqlite(c) => insert_batch!(c, rows)?,
+            };
+            Ok(())
+        }
+
+        /// All rows of one origin, ended or not.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn of_origin(conn: &mut Conn, origin: &str) -> Result<Vec<Entry>, DbError> {
+            let rows = dsl::$table.filter(dsl::origin.eq(origin.to_owned()));
+            on!(conn, |c| rows.load::<Row>(c).await).map(entries)
+        }
+
+        /// Gives rows another reason and end.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn update(
+            conn: &mut Conn,
+            ids: &[i64],
+            reason: &str,
+            expires_at: Option<DateTime<Utc>>,
+        ) -> Result<(), DbError> {
+            for ids in ids.chunks(super::entries::AT_ONCE) {
+                let rows = dsl::$table.filter(dsl::id.eq_any(ids.to_vec()));
+                let set = (
+                    dsl::reason.eq(reason.to_owned()),
+                    dsl::expires_at.eq(MaybeTs::from(expires_at)),
+                );
+                on!(conn, |c| diesel::update(rows).set(set).execute(c).await)?;
+            }
+            Ok(())
+        }
+
+        /// Deletes the rows with these ids.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn delete(conn: &mut Conn, ids: &[i64]) -> Result<(), DbError> {
+            for ids in ids.chunks(super::entries::AT_ONCE) {
+                let rows = dsl::$table.filter(dsl::id.eq_any(ids.to_vec()));
+                on!(conn, |c| diesel::delete(rows).execute(c).await)?;
+            }
+            Ok(())
         }
 
         /// Deletes all rows of exactly this network and returns them.
@@ -259,6 +342,26 @@ macro_rules! entries_table {
                     by_scan,
                     expires_at: ends.into(),
                 }));
+            }
+            Ok(all)
+        }
+
+        /// The rows of exactly these networks that have not ended by `now`.
+        ///
+        /// # Errors
+        /// As any statement.
+        pub async fn active_of(
+            conn: &mut Conn,
+            networks: &[Network],
+            now: DateTime<Utc>,
+        ) -> Result<Vec<Entry>, DbError> {
+            let mut all = Vec::new();
+            for chunk in networks.chunks(1_000) {
+                let active = dsl::$table
+                    .filter(dsl::network.eq_any(chunk.iter().copied().map(NetValue)))
+                    .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(TsValue(now))));
+                let rows: Vec<Row> = on!(conn, |c| active.load(c).await)?;
+                all.extend(rows.into_iter().map(Entry::from));
             }
             Ok(all)
         }

@@ -30,6 +30,16 @@ pub async fn marks(conn: &mut Conn) -> Result<Vec<Mark>, DbError> {
     Ok(rows.into_iter().filter_map(mark).collect())
 }
 
+/// Whether anything of this source was imported.
+///
+/// # Errors
+/// As any statement.
+pub async fn has(conn: &mut Conn, source: &str) -> Result<bool, DbError> {
+    let of = imports::table.filter(imports::source.eq(source.to_owned())).select(imports::id);
+    let first: Option<i64> = on!(conn, |c| of.first(c).await.optional())?;
+    Ok(first.is_some())
+}
+
 /// Begins an import that has come this far; returns its id.
 ///
 /// # Errors

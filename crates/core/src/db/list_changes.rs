@@ -23,6 +23,8 @@ pub enum List {
     Allowed,
     /// `api_keys`.
     Keys,
+    /// `users`.
+    Users,
 }
 
 impl List {
@@ -32,6 +34,7 @@ impl List {
             List::Blocked => "blocked",
             List::Allowed => "allowed",
             List::Keys => "keys",
+            List::Users => "users",
         }
     }
 }
@@ -176,6 +179,19 @@ pub async fn made(conn: &mut Conn, version: i64) -> Result<Option<DateTime<Utc>>
     let row = list_changes::table.find(version).select(list_changes::at);
     let made: Option<TsValue> = on!(conn, |c| row.first(c).await.optional())?;
     Ok(made.map(|at| at.0))
+}
+
+/// The last version that was made before `at`, of the changes that are still there; 0 if there is none.
+///
+/// # Errors
+/// As any statement.
+pub async fn version_at(conn: &mut Conn, at: DateTime<Utc>) -> Result<i64, DbError> {
+    let before = list_changes::table
+        .filter(list_changes::at.lt(TsValue(at)))
+        .order(list_changes::version.desc())
+        .select(list_changes::version);
+    let version: Option<i64> = on!(conn, |c| before.first(c).await.optional())?;
+    Ok(version.unwrap_or(0))
 }
 
 /// Deletes changes from before `before`, but never the last one, by which a copy is known to be of this

@@ -29,6 +29,8 @@ pub struct PostgresPool {
     pool: Pool<AsyncPgConnection>,
     limit: Duration,
     known_days: Arc<Mutex<HashSet<NaiveDate>>>,
+    /// Whether transactions are rolled back at their end.
+    pub(super) rehearsal: bool,
 }
 
 /// A frozen server would otherwise hold a caller for as long as it is frozen.
@@ -50,7 +52,8 @@ impl PostgresPool {
         let target = Arc::new(Target::parse(url)?);
         let pool = pool_of(&target, max_connections)?;
         let name = StoreUrl::Postgres(url.to_owned()).to_string().into();
-        Ok(PostgresPool { name, target, pool, limit: CALL_LIMIT, known_days: Arc::default() })
+        let known_days = Arc::default();
+        Ok(PostgresPool { name, target, pool, limit: CALL_LIMIT, known_days, rehearsal: false })
     }
 
     /// The same server by a connection of its own, made when it is first used: those of the pool may
@@ -61,6 +64,10 @@ impl PostgresPool {
 
     pub(super) fn with_timeout(&self, limit: Duration) -> PostgresPool {
         PostgresPool { limit, ..self.clone() }
+    }
+
+    pub(super) fn rehearsal(&self) -> PostgresPool {
+        PostgresPool { rehearsal: true, ..self.clone() }
     }
 
     /// The days of the log that are known to have a partition.

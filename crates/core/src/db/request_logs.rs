@@ -87,10 +87,56 @@ pub struct Filter {
     pub path_prefix: Option<String>,
     /// `allowed`, `blocked`, `throttled`.
     pub verdict: Option<String>,
+    /// Whose answer had a status in this range, both ends included.
+    pub status: Option<(i16, i16)>,
+    /// ISO 3166-1 alpha-2.
+    pub country: Option<String>,
     /// At or after.
     pub since: Option<DateTime<Utc>>,
     /// Before.
     pub until: Option<DateTime<Utc>>,
+}
+
+/// The rows of a boxed query that a [`Filter`] shows, in either database.
+macro_rules! filtered {
+    ($rows:expr, $filter:expr) => {{
+        let (mut rows, filter): (_, &Filter) = ($rows, $filter);
+        rows = match filter.network {
+            None => rows,
+            // Equality, so that the index gives them in order.
+            Some(network) if network.is_address() => {
+                rows.filter(request_logs::address.eq(AddrValue(network.address())))
+            }
+            Some(network) => rows
+                .filter(request_logs::address.ge(AddrValue(network.address())))
+                .filter(request_logs::address.le(AddrValue(network.last_address()))),
+        };
+        if let Some(prefix) = &filter.path_prefix {
+            let prefix = prefix.clone();
+            rows = rows.filter(
+                diesel::dsl::sql::<Bool>("substr(path, 1, length(")
+                    .bind::<Text, _>(prefix.clone())
+                    .sql(")) = ")
+                    .bind::<Text, _>(prefix),
+            );
+        }
+        if let Some(verdict) = &filter.verdict {
+            rows = rows.filter(request_logs::verdict.eq(verdict.clone()));
+        }
+        if let Some((least, most)) = filter.status {
+            rows = rows.filter(request_logs::status.between(least, most));
+        }
+        if let Some(country) = &filter.country {
+            rows = rows.filter(request_logs::country.eq(country.clone()));
+        }
+        if let Some(since) = filter.since {
+            rows = rows.filter(request_logs::at.ge(TsValue(since)));
+        }
+        if let Some(until) = filter.until {
+            rows = rows.filter(request_logs::at.lt(TsValue(until)));
+        }
+        rows
+    }};
 }
 
 /// Where a page ended: the last row's time and id.
@@ -181,35 +227,7 @@ async fn slice(
 ) -> Result<Vec<Logged>, DbError> {
     macro_rules! slice {
         ($c:expr, $backend:ty) => {{
-            let mut rows = request_logs::table.into_boxed::<$backend>();
-            rows = match filter.network {
-                None => rows,
-                // Equality, so that the index gives them in order.
-                Some(network) if network.is_address() => {
-                    rows.filter(request_logs::address.eq(AddrValue(network.address())))
-                }
-                Some(network) => rows
-                    .filter(request_logs::address.ge(AddrValue(network.address())))
-                    .filter(request_logs::address.le(AddrValue(network.last_address()))),
-            };
-            if let Some(prefix) = &filter.path_prefix {
-                let prefix = prefix.clone();
-                rows = rows.filter(
-                    diesel::dsl::sql::<Bool>("substr(path, 1, length(")
-                        .bind::<Text, _>(prefix.clone())
-                        .sql(")) = ")
-                        .bind::<Text, _>(prefix),
-                );
-            }
-            if let Some(verdict) = &filter.verdict {
-                rows = rows.filter(request_logs::verdict.eq(verdict.clone()));
-            }
-            if let Some(since) = filter.since {
-                rows = rows.filter(request_logs::at.ge(TsValue(since)));
-            }
-            if let Some(until) = filter.until {
-                rows = rows.filter(request_logs::at.lt(TsValue(until)));
-            }
+            let mut rows = filtered!(request_logs::table.into_boxed::<$backend>(), filter);
             if let Some((at, id)) = after {
                 rows = rows.filter(request_logs::at.le(TsValue(at))).filter(
                     request_logs::at
@@ -224,6 +242,61 @@ async fn slice(
     match conn {
         Conn::Postgres(c) => slice!(c, diesel::pg::Pg),
         Conn::Sqlite(c) => slice!(c, diesel::sqlite::Sqlite),
+    }
+}
+
+/// Where the log ends: the last id in SQLite, the store's time in microseconds in PostgreSQL, where a row
+/// stands at its `recorded_at` and its id.
+///
+/// # Errors
+/// As any statement.
+pub async fn end(conn: &mut Conn, now: DateTime<Utc>) -> Result<[i64; 2], DbError> {
+    let at = conn.clock(now).await?.timestamp_micros();
+    match conn {
+        Conn::Postgres(_) => Ok([at, 0]),
+        Conn::Sqlite(c) => {
+            let last = request_logs::table.select(diesel::dsl::max(request_logs::id));
+            let last: Option<i64> = last.first(c).await?;
+            Ok([last.unwrap_or(0), 0])
+        }
+    }
+}
+
+/// Up to `limit` records that came behind `from`, the oldest first: in SQLite up to `end`; in PostgreSQL of
+/// requests of the last two days only, so that not every day has to be looked at.
+///
+/// # Errors
+/// As any statement.
+pub async fn behind(
+    conn: &mut Conn,
+    filter: &Filter,
+    from: [i64; 2],
+    end: [i64; 2],
+    limit: i64,
+) -> Result<Vec<Logged>, DbError> {
+    match conn {
+        Conn::Sqlite(c) => {
+            let rows =
+                filtered!(request_logs::table.into_boxed::<diesel::sqlite::Sqlite>(), filter)
+                    .filter(request_logs::id.gt(from[0]))
+                    .filter(request_logs::id.le(end[0]))
+                    .order(request_logs::id)
+                    .limit(limit);
+            Ok(rows.load(c).await?)
+        }
+        Conn::Postgres(c) => {
+            let time = |micros| DateTime::from_timestamp_micros(micros).unwrap_or_default();
+            let dated = time(from[0]);
+            let rows = filtered!(request_logs::table.into_boxed::<diesel::pg::Pg>(), filter)
+                .filter(request_logs::at.ge(TsValue(time(end[0]) - TimeDelta::days(2))))
+                .filter(request_logs::recorded_at.ge(TsValue(dated)))
+                .filter(
+                    request_logs::recorded_at.gt(TsValue(dated)).or(request_logs::id.gt(from[1])),
+                )
+                .order((request_logs::recorded_at, request_logs::id))
+                .limit(limit);
+            Ok(rows.load(c).await?)
+        }
     }
 }
 

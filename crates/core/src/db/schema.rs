@@ -192,6 +192,25 @@ diesel::table! {
 
 diesel::table! {
     use diesel::sql_types::*;
+    use super::{Addr, Ts};
+
+    bouncers (id) {
+        id -> BigInt,
+        key_id -> Text,
+        address -> Addr,
+        kind -> Nullable<Text>,
+        version -> Nullable<Text>,
+        first_seen -> Ts,
+        last_pull -> Ts,
+        list_version -> Nullable<BigInt>,
+        pulled_at -> Nullable<Ts>,
+        announced_at -> Nullable<Ts>,
+        applied -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
     use super::{Json, Ts};
 
     audit_log (id) {
@@ -201,5 +220,45 @@ diesel::table! {
         action -> Text,
         target -> Text,
         details -> Json,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Ts;
+
+    secrets (name) {
+        name -> Text,
+        secret -> Binary,
+        created_at -> Ts,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Ts;
+
+    idempotency_keys (actor, key) {
+        actor -> Text,
+        key -> Text,
+        request -> Binary,
+        status -> SmallInt,
+        answer -> Text,
+        at -> Ts,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Ts;
+
+    users (name) {
+        name -> Text,
+        password_hash -> Text,
+        role -> Text,
+        epoch -> BigInt,
+        created_by -> Text,
+        created_at -> Ts,
+        password_changed_at -> Ts,
     }
 }

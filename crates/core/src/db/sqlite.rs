@@ -22,7 +22,11 @@ pub enum Create {
 
 /// Connections to one file, each used by one blocking thread at a time.
 #[derive(Clone)]
-pub struct SqlitePool(Arc<Inner>);
+pub struct SqlitePool {
+    inner: Arc<Inner>,
+    /// Whether transactions are rolled back at their end.
+    pub(super) rehearsal: bool,
+}
 
 struct Inner {
     path: PathBuf,
@@ -46,12 +50,13 @@ impl SqlitePool {
         if create == Create::Never && !path.is_file() {
             return Err(DbError::Missing(path));
         }
-        let pool = SqlitePool(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             path,
             idle: Mutex::new(Vec::new()),
             connections: Semaphore::new(MAX_CONNECTIONS),
             writer: tokio::sync::Mutex::new(()),
-        }));
+        });
+        let pool = SqlitePool { inner, rehearsal: false };
         // The first look tells at once whether the file is a database at all.
         pool.run(|conn| Box::pin(async move { conn.batch("PRAGMA schema_version").await })).await?;
         Ok(pool)
@@ -59,7 +64,11 @@ impl SqlitePool {
 
     /// Where the file is.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.inner.path
+    }
+
+    pub(super) fn rehearsal(&self) -> SqlitePool {
+        SqlitePool { rehearsal: true, ..self.clone() }
     }
 
     pub(super) async fn run<T, F>(&self, body: F) -> Result<T, DbError>
@@ -67,7 +76,7 @@ impl SqlitePool {
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
         T: Send + 'static,
     {
-        let _turn = self.0.connections.acquire().await.expect("the semaphore is never closed");
+        let _turn = self.inner.connections.acquire().await.expect("the semaphore is never closed");
         self.on_blocking_thread(body).await
     }
 
@@ -76,7 +85,7 @@ impl SqlitePool {
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
         T: Send + 'static,
     {
-        let _writer = self.0.writer.lock().await;
+        let _writer = self.inner.writer.lock().await;
         self.run(body).await
     }
 
@@ -85,7 +94,7 @@ impl SqlitePool {
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
         T: Send + 'static,
     {
-        let inner = self.0.clone();
+        let inner = self.inner.clone();
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let idle = inner.idle.lock().pop();
@@ -108,7 +117,7 @@ impl SqlitePool {
 
     /// A connection that is not the pool's.
     pub(super) async fn dedicated(&self) -> Result<diesel::SqliteConnection, DbError> {
-        let path = self.0.path.clone();
+        let path = self.inner.path.clone();
         tokio::task::spawn_blocking(move || open_connection(&path))
             .await
             .map_err(|error| DbError::Unreachable(error.to_string()))?

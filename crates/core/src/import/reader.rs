@@ -3,13 +3,22 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ipwarden_engine::record::Record;
 use ipwarden_engine::sensitive_path::SensitivePaths;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
+use super::follow::Following;
 use super::{Input, TOLD};
 use crate::access_log::{AccessLog, LineError, Mark};
+use crate::geo::Place;
+
+/// Between two looks at a file that grows.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// So many looks without anything new, and somebody is told all the same: the lease is to be renewed.
+const QUIET: u32 = 20;
 
 /// Records of one transaction.
 const BATCH: usize = 10_000;
@@ -21,6 +30,8 @@ const UNREADABLE: u64 = 100_000;
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) records: Vec<Record>,
+    /// Where each of them came from, if its line says so.
+    pub(super) places: Vec<Option<Place>>,
     pub(super) unreadable: u64,
     /// The first unreadable lines.
     pub(super) told: Vec<LineError>,
@@ -44,11 +55,16 @@ impl Reading {
     }
 }
 
-/// Starts to read behind what is `known`.
-pub(super) fn start(input: Input, known: Option<Mark>, sensitive: Arc<SensitivePaths>) -> Reading {
+/// Starts to read behind what is `known`; who follows the file reads on where it grows.
+pub(super) fn start(
+    input: Input,
+    known: Option<Mark>,
+    sensitive: Arc<SensitivePaths>,
+    following: Option<Following>,
+) -> Reading {
     let (sender, receiver) = mpsc::channel(2);
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = read(&input, known, &sensitive, &sender) {
+        if let Err(error) = read(&input, known, &sensitive, following.as_ref(), &sender) {
             // Whoever no longer listens has no use for the error either.
             let _ = sender.blocking_send(Err(error));
         }
@@ -60,18 +76,23 @@ fn read(
     input: &Input,
     known: Option<Mark>,
     sensitive: &SensitivePaths,
+    following: Option<&Following>,
     sender: &Sender<Next>,
 ) -> io::Result<()> {
     let read_bytes = Arc::new(AtomicU64::new(0));
     let source = Counting { source: input.rewound()?, bytes: read_bytes.clone() };
-    let mut log = AccessLog::new(source, sensitive)?;
+    let mut log = AccessLog::new(source, sensitive)?.written_as(input.format());
     if let Some(known) = &known
         && !log.skip_to(known)?
     {
         let _ = sender.blocking_send(Ok(None));
         return Ok(());
     }
+    if following.is_some() {
+        log = log.growing();
+    }
     let mut last = known.unwrap_or_else(|| log.mark());
+    let (mut quiet, mut was_rotated) = (0, false);
     loop {
         let mut batch = Batch::default();
         let ended = fill(&mut batch, &mut log);
@@ -79,7 +100,45 @@ fn read(
         batch.mark = (mark != last).then_some(mark);
         batch.read_bytes = read_bytes.load(Ordering::Relaxed);
         last = mark;
-        if sender.blocking_send(Ok(Some(batch))).is_err() || ended {
+        let (is_news, read) = (batch.mark.is_some(), batch.read_bytes);
+        quiet = if is_news { 0 } else { quiet + 1 };
+        let is_told = following.is_none() || is_news || quiet % QUIET == 1;
+        if is_told && sender.blocking_send(Ok(Some(batch))).is_err() {
+            return Ok(());
+        }
+        match following {
+            None if ended => return Ok(()),
+            Some(following) if ended && !is_news => {
+                // What was written between the last look and the rotation is read once more.
+                if following.stop.is_cancelled() || was_rotated {
+                    return Ok(());
+                }
+                was_rotated = input.was_rotated(&following.path, read)?;
+                if !was_rotated {
+                    std::thread::sleep(PAUSE);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Reads all of it where it is called.
+pub(super) fn look(
+    input: &Input,
+    mut take: impl FnMut(&Batch),
+    mut report: impl FnMut(u64),
+) -> io::Result<()> {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let source = Counting { source: input.rewound()?, bytes: bytes.clone() };
+    let sensitive = SensitivePaths::default();
+    let mut log = AccessLog::new(source, &sensitive)?.written_as(input.format());
+    loop {
+        let mut batch = Batch::default();
+        let ended = fill(&mut batch, &mut log);
+        take(&batch);
+        report(bytes.load(Ordering::Relaxed));
+        if ended {
             return Ok(());
         }
     }
@@ -88,8 +147,11 @@ fn read(
 /// Fills a batch; whether the file has ended.
 fn fill(batch: &mut Batch, log: &mut AccessLog<'_>) -> bool {
     while batch.records.len() < BATCH && batch.unreadable < UNREADABLE {
-        match log.next_record() {
-            Ok(Some(Ok(record))) => batch.records.push(record),
+        match log.next_told() {
+            Ok(Some(Ok(told))) => {
+                batch.records.push(told.record);
+                batch.places.push(told.place);
+            }
             Ok(Some(Err(error))) => {
                 batch.unreadable += 1;
                 if batch.told.len() < TOLD {

@@ -11,8 +11,8 @@ use futures_util::FutureExt;
 use super::format::mint;
 use super::{Role, insert};
 use crate::db::api_keys::ApiKey;
-use crate::db::{Db, DbError, api_keys, list_changes};
-use crate::lists::Actor;
+use crate::db::{Db, DbError, api_keys};
+use crate::lists::{self, Actor};
 
 /// The file in `data_dir` that the first admin key is written to.
 pub const ADMIN_KEY_FILE: &str = "admin.key";
@@ -59,12 +59,12 @@ pub async fn first_admin_key(
     let made = db
         .transaction(move |conn| {
             async move {
-                list_changes::lock(conn).await?;
+                let at = lists::lock(conn, now).await?;
                 if !api_keys::all(conn).await?.is_empty() {
                     return Ok(false);
                 }
                 let actor = Actor { name: "first-start".to_owned(), address: None };
-                insert(conn, minted, "first admin".to_owned(), Role::Admin, &actor, now).await?;
+                insert(conn, minted, "first admin".to_owned(), Role::Admin, &actor, at).await?;
                 Ok(true)
             }
             .boxed()

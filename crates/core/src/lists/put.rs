@@ -53,21 +53,38 @@ pub async fn allow(
     let done = patient.transaction(move |conn| {
         async move {
             let at = lock(conn, now).await?;
-            let targets = distinct(request.targets.clone());
-            let mut judged = Vec::with_capacity(targets.len());
-            for target in targets {
-                let notices = notices_of_allowing(conn, &target.network, &rails, at).await?;
-                judged.push((target, notices));
-            }
-            put(conn, Table::Allowed, judged, &request, &actor, at).await
+            allow_in(conn, request, &actor, &rails, at).await
         }
         .boxed()
     });
     Ok(done.await?)
 }
 
+/// [`allow`] within a transaction that holds the lock of the lists, at the store's time `at`.
+///
+/// # Errors
+/// As any statement.
+pub async fn allow_in(
+    conn: &mut Conn,
+    request: Request,
+    actor: &Actor,
+    rails: &Rails,
+    at: DateTime<Utc>,
+) -> Result<Done<Outcome>, DbError> {
+    let targets = distinct(request.targets.clone());
+    let mut judged = Vec::with_capacity(targets.len());
+    for target in targets {
+        let notices = notices_of_allowing(conn, &target.network, rails, at).await?;
+        judged.push((target, notices));
+    }
+    put(conn, Table::Allowed, judged, &request, actor, at).await
+}
+
 /// [`block`] within a transaction that holds the lock of the lists, at the store's time `at`.
-pub(crate) async fn block_in(
+///
+/// # Errors
+/// As any statement. What the guard rails refuse is no error of the store; then nothing was written.
+pub async fn block_in(
     conn: &mut Conn,
     request: Request,
     actor: &Actor,
@@ -89,7 +106,7 @@ pub(crate) async fn block_in(
 }
 
 /// The guard rails as they stand in this transaction.
-async fn judge(
+pub(super) async fn judge(
     conn: &mut Conn,
     network: &Network,
     actor: &Actor,
@@ -130,7 +147,7 @@ async fn notices_of_allowing(
     Ok(notices)
 }
 
-async fn put(
+pub(super) async fn put(
     conn: &mut Conn,
     table: Table,
     targets: Vec<(Parsed, Vec<Notice>)>,

@@ -49,46 +49,82 @@ async fn remove(
     let done = patient.transaction(move |conn| {
         async move {
             let at = lock(conn, now).await?;
-            let (mut outcomes, mut changed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
-            for target in distinct(targets) {
-                let network = target.network;
-                // What has ended was not on the list any more.
-                if table.prune_of(conn, network, at).await? > 0 {
-                    ended.push(network);
-                }
-                let removed = table.remove(conn, network).await?;
-                if !removed.is_empty() {
-                    changed.push(network);
-                }
-                let details = json!({
-                    "removed": removed.iter().map(|row| json!({
-                        "origin": row.origin,
-                        "reason": row.reason,
-                        "created_by": row.created_by,
-                        "expires_at": row.expires_at,
-                    })).collect::<Vec<_>>(),
-                    "from": actor.address,
-                });
-                let verb = match table {
-                    Table::Blocked => "unblock",
-                    Table::Allowed => "disallow",
-                };
-                let audited = network.to_string();
-                audit_log::insert(conn, at, &actor.name, verb, &audited, details).await?;
-                let mut notices: Vec<_> = target::notices(&target)
-                    .filter(|notice| matches!(notice, target::Notice::HostBitsMasked(_)))
-                    .map(Notice::Target)
-                    .collect();
-                notices.extend(what_still_holds(conn, table, network, at).await?);
-                outcomes.push(Removal { network, removed, notices });
-            }
-            let gone = record(conn, table.list(), Op::Ended, &ended, at).await?;
-            let version = record(conn, table.list(), Op::Removed, &changed, at).await?.or(gone);
-            Ok(Done { outcomes, version })
+            remove_in(conn, table, targets, &actor, at).await
         }
         .boxed()
     });
     Ok(done.await?)
+}
+
+/// [`unblock`] within a transaction that holds the lock of the lists, at the store's time `at`.
+///
+/// # Errors
+/// As any statement.
+pub async fn unblock_in(
+    conn: &mut Conn,
+    targets: Vec<Parsed>,
+    actor: &Actor,
+    at: DateTime<Utc>,
+) -> Result<Done<Removal>, DbError> {
+    remove_in(conn, Table::Blocked, targets, actor, at).await
+}
+
+/// [`disallow`] within a transaction that holds the lock of the lists, at the store's time `at`.
+///
+/// # Errors
+/// As any statement.
+pub async fn disallow_in(
+    conn: &mut Conn,
+    targets: Vec<Parsed>,
+    actor: &Actor,
+    at: DateTime<Utc>,
+) -> Result<Done<Removal>, DbError> {
+    remove_in(conn, Table::Allowed, targets, actor, at).await
+}
+
+async fn remove_in(
+    conn: &mut Conn,
+    table: Table,
+    targets: Vec<Parsed>,
+    actor: &Actor,
+    at: DateTime<Utc>,
+) -> Result<Done<Removal>, DbError> {
+    let (mut outcomes, mut changed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+    for target in distinct(targets) {
+        let network = target.network;
+        // What has ended was not on the list any more.
+        if table.prune_of(conn, network, at).await? > 0 {
+            ended.push(network);
+        }
+        let removed = table.remove(conn, network).await?;
+        if !removed.is_empty() {
+            changed.push(network);
+        }
+        let details = json!({
+            "removed": removed.iter().map(|row| json!({
+                "origin": row.origin,
+                "reason": row.reason,
+                "created_by": row.created_by,
+                "expires_at": row.expires_at,
+            })).collect::<Vec<_>>(),
+            "from": actor.address,
+        });
+        let verb = match table {
+            Table::Blocked => "unblock",
+            Table::Allowed => "disallow",
+        };
+        let audited = network.to_string();
+        audit_log::insert(conn, at, &actor.name, verb, &audited, details).await?;
+        let mut notices: Vec<_> = target::notices(&target)
+            .filter(|notice| matches!(notice, target::Notice::HostBitsMasked(_)))
+            .map(Notice::Target)
+            .collect();
+        notices.extend(what_still_holds(conn, table, network, at).await?);
+        outcomes.push(Removal { network, removed, notices });
+    }
+    let gone = record(conn, table.list(), Op::Ended, &ended, at).await?;
+    let version = record(conn, table.list(), Op::Removed, &changed, at).await?.or(gone);
+    Ok(Done { outcomes, version })
 }
 
 /// What an operator who wanted the network off the list may not expect.

@@ -83,55 +83,70 @@ pub async fn review(
     db.transaction(move |conn| {
         async move {
             let at = lock(conn, now).await?;
-            let Some(finding) = suspicious_ips::find(conn, id).await? else {
-                return Ok(Err(ReviewError::NoSuch(id)));
-            };
-            let status = match &judgement {
-                Judgement::Block { .. } => Status::Blocked,
-                Judgement::Dismiss => Status::Dismissed,
-            };
-            if finding.status != Status::Open {
-                if finding.status != status {
-                    return Ok(Err(ReviewError::Otherwise(Box::new(finding))));
-                }
-                audit(conn, &finding, true, &actor, at).await?;
-                return Ok(Ok(Reviewed { finding, already: true, block: None, version: None }));
-            }
-            let done = match judgement {
-                Judgement::Dismiss => None,
-                Judgement::Block { term, reason, force } => {
-                    let request = Request {
-                        targets: vec![Parsed { network: finding.address, masked: false }],
-                        term,
-                        reason: Some(reason.unwrap_or_else(|| found(&finding))),
-                        origin: SCAN.to_owned(),
-                        force,
-                    };
-                    match block_in(conn, request, &actor, &rails, at).await? {
-                        Ok(done) => Some(done),
-                        Err(refused) => {
-                            let first = refused.into_iter().next();
-                            let first = first.expect("a refusal names what it refuses");
-                            return Ok(Err(ReviewError::Refused(first)));
-                        }
-                    }
-                }
-            };
-            let review = Review { status, by: actor.name.clone(), at };
-            let reviewed = suspicious_ips::review(conn, id, &review).await?;
-            // The scan takes no lock of the lists, and may have judged it in between.
-            let conflict = || DbError::Conflict(format!("finding {id} was judged meanwhile"));
-            let finding = reviewed.ok_or_else(conflict)?;
-            audit(conn, &finding, false, &actor, at).await?;
-            let (block, version) = match done {
-                Some(Done { outcomes, version }) => (outcomes.into_iter().next(), version),
-                None => (None, None),
-            };
-            Ok(Ok(Reviewed { finding, already: false, block, version }))
+            review_in(conn, id, judgement, &actor, &rails, at).await
         }
         .boxed()
     })
     .await?
+}
+
+/// [`review`] within a transaction that holds the lock of the lists, at the store's time `at`.
+///
+/// # Errors
+/// As any statement. Another error of the review is no error of the store; then nothing was written.
+pub async fn review_in(
+    conn: &mut Conn,
+    id: i64,
+    judgement: Judgement,
+    actor: &Actor,
+    rails: &Rails,
+    at: DateTime<Utc>,
+) -> Result<Result<Reviewed, ReviewError>, DbError> {
+    let Some(finding) = suspicious_ips::find(conn, id).await? else {
+        return Ok(Err(ReviewError::NoSuch(id)));
+    };
+    let status = match &judgement {
+        Judgement::Block { .. } => Status::Blocked,
+        Judgement::Dismiss => Status::Dismissed,
+    };
+    if finding.status != Status::Open {
+        if finding.status != status {
+            return Ok(Err(ReviewError::Otherwise(Box::new(finding))));
+        }
+        audit(conn, &finding, true, actor, at).await?;
+        return Ok(Ok(Reviewed { finding, already: true, block: None, version: None }));
+    }
+    let done = match judgement {
+        Judgement::Dismiss => None,
+        Judgement::Block { term, reason, force } => {
+            let request = Request {
+                targets: vec![Parsed { network: finding.address, masked: false }],
+                term,
+                reason: Some(reason.unwrap_or_else(|| found(&finding))),
+                origin: SCAN.to_owned(),
+                force,
+            };
+            match block_in(conn, request, actor, rails, at).await? {
+                Ok(done) => Some(done),
+                Err(refused) => {
+                    let first = refused.into_iter().next();
+                    let first = first.expect("a refusal names what it refuses");
+                    return Ok(Err(ReviewError::Refused(first)));
+                }
+            }
+        }
+    };
+    let review = Review { status, by: actor.name.clone(), at };
+    let reviewed = suspicious_ips::review(conn, id, &review).await?;
+    // The scan takes no lock of the lists, and may have judged it in between.
+    let conflict = || DbError::Conflict(format!("finding {id} was judged meanwhile"));
+    let finding = reviewed.ok_or_else(conflict)?;
+    audit(conn, &finding, false, actor, at).await?;
+    let (block, version) = match done {
+        Some(Done { outcomes, version }) => (outcomes.into_iter().next(), version),
+        None => (None, None),
+    };
+    Ok(Ok(Reviewed { finding, already: false, block, version }))
 }
 
 async fn audit(

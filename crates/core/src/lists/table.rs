@@ -35,6 +35,28 @@ impl Table {
         of_table!(self, put(c, new))
     }
 
+    pub(super) async fn insert(self, c: &mut Conn, new: Vec<NewEntry>) -> Result<(), DbError> {
+        of_table!(self, insert(c, new))
+    }
+
+    pub(super) async fn of_origin(self, c: &mut Conn, of: &str) -> Result<Vec<Entry>, DbError> {
+        of_table!(self, of_origin(c, of))
+    }
+
+    pub(super) async fn update(
+        self,
+        c: &mut Conn,
+        ids: &[i64],
+        reason: &str,
+        ends: Option<DateTime<Utc>>,
+    ) -> Result<(), DbError> {
+        of_table!(self, update(c, ids, reason, ends))
+    }
+
+    pub(super) async fn delete(self, c: &mut Conn, ids: &[i64]) -> Result<(), DbError> {
+        of_table!(self, delete(c, ids))
+    }
+
     pub(super) async fn of(self, c: &mut Conn, network: Network) -> Result<Vec<Entry>, DbError> {
         of_table!(self, of(c, network))
     }

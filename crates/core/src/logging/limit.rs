@@ -2,7 +2,7 @@
 //! with our own log.
 //!
 //! The first line of a cause is written at once. Those that follow within ten seconds are counted, and
-//! a line with their number then stands for them and begins the next ten seconds. A cause is a place in
+//! a line with their number and reason then stands for them and begins the next ten seconds. A cause is a place in
 //! the code with what it says of the reason: the message and the fields of [`REASONS`], digits
 //! apart, and those of [`SUBJECTS`]; or of news ([`Level::INFO`]) all fields as they are. So an error that is new is never taken for
 //! one that was written. Of one place [`MOST`] causes are told apart; any more count as one.
@@ -32,8 +32,8 @@ const MOST: usize = 16;
 const REASONS: [&str; 7] = ["message", "error", "cause", "why", "what", "file", "job"];
 /// The fields that say to which of few it happened, each a trouble of its own: with their digits.
 const SUBJECTS: [&str; 2] = ["segment", "path"];
-/// What is remembered of a message, in bytes.
-const LONGEST: usize = 200;
+/// What is remembered of a message and its reasons, in bytes.
+const LONGEST: usize = 300;
 /// The target of the lines that say how many were held back; they are not limited themselves.
 const TARGET: &str = "ipwarden_core::logging::held_back";
 
@@ -204,9 +204,11 @@ impl Visit for Told {
         self.digest.write(field.name().as_bytes());
         // Writing into these two cannot fail.
         let _infallible = write!(Digest { into: &mut self.digest, digits }, "{value:?}");
-        if field.name() == "message" {
-            let _infallible = write!(Short(&mut self.message), "{value:?}");
-        }
+        // Fields follow their message, and with it say which cause it is.
+        let _infallible = match field.name() {
+            "message" => write!(Short(&mut self.message), "{value:?}"),
+            name => write!(Short(&mut self.message), " {name}={value:?}"),
+        };
     }
 }
 

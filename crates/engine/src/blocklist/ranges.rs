@@ -6,7 +6,7 @@
 //! there a static B-tree finds the range in the same number of steps wherever the networks lie.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::flatten::{Covering, Range, flatten};
 use super::term::Term;
@@ -48,6 +48,22 @@ impl RangeMap {
     /// The same, unless it has ended at `store_now` (microseconds since the Unix epoch).
     pub fn find_active(&self, ip: IpAddr, store_now: i64) -> Option<Hit> {
         self.find_term(ip).filter(|term| term.is_active(store_now)).map(Term::hit)
+    }
+
+    /// All disjoint ranges, ascending, IPv4 first: their first and last address and what the entries
+    /// there come to, whether or not that has ended.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, IpAddr, Hit)> {
+        let v4 = self.v4.ranges.iter().map(|range| {
+            let [first, last] = [range.first, range.last].map(Ipv4Addr::from_bits);
+            (first.into(), last.into(), range.term.hit())
+        });
+        let lasts = self.v6.levels.first().into_iter().flatten();
+        let v6 = self.v6.firsts.iter().zip(lasts).zip(&self.v6.terms);
+        let v6 = v6.map(|((first, last), term)| {
+            let [first, last] = [first, last].map(|bits| Ipv6Addr::from_bits(*bits));
+            (first.into(), last.into(), term.hit())
+        });
+        v4.chain(v6)
     }
 
     /// How many disjoint ranges there are; seldom more than networks, fewer where they touch.

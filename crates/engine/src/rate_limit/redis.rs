@@ -1,7 +1,7 @@
 //! Counting in Redis, exactly over all replicas; and what happens while it is away.
 //!
-//! Every decision that needs Redis is one atomic script on one key, on Redis's own time. Those that
-//! do not: a refusal is remembered until its window frees, and a client that this replica alone has
+//! Every decision that needs Redis is atomic and on one key, on Redis's own time; a single server is asked
+//! for those of the same moment in one call of the script (`batch.rs`). Those that need none: a refusal is remembered until its window frees, and a client that this replica alone has
 //! admitted to its limit is refused, so that a flood from a limited client never reaches Redis.
 //!
 //! # When Redis fails
@@ -14,9 +14,9 @@
 //!
 //! The 20 ms begin when a command is handed to the connection's writer, which runs on the same
 //! thread and writes at its next turn; waiting for one of the 128 turns, or for the first
-//! connection of a worker, is not part of them. When they are over, the reader gets one more turn
-//! before the command counts as unanswered, so that a worker which was itself held up does not
-//! take its own delay for that of Redis. Timeouts run on the runtime's timer, not on `now`.
+//! connection of a worker, is not part of them. Time in which the thread was held up by requests of
+//! its own counts as a quarter of them at most (`crate::redis::patience`), so that a busy worker does
+//! not take its own delay for that of Redis. Timeouts run on the runtime's timer, not on `now`.
 //!
 //! # Cancellation
 //! A dropped take gives its turn back. If its command was already handed over, Redis may count it,
@@ -34,6 +34,7 @@ use crate::clock::Moment;
 use crate::quota::{Bucket, Quota};
 use crate::redis::RedisUrl;
 
+mod batch;
 mod breaker;
 mod script;
 mod worker;

@@ -1,5 +1,5 @@
 //! One file of the spool, from the moment it is made until it is sealed. How a frame reaches the file
-//! is known only here.
+//! is known only here and in `map.rs`.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::frame::{self, HEAD, Seed};
+use super::map::Map;
 
 /// The first frame's position, in bytes.
 pub(super) const FIRST: u64 = 64;
@@ -78,6 +79,8 @@ pub(super) struct Segment {
     pub(super) id: SegmentId,
     pub(super) path: PathBuf,
     pub(super) file: File,
+    /// Its bytes in memory, where its file system can do that.
+    map: Option<Map>,
     pub(super) seed: Seed,
     /// Its bytes on disk until it is sealed.
     pub(super) size: u64,
@@ -115,6 +118,7 @@ impl Segment {
             Ok(file) => Ok(Segment {
                 id,
                 path,
+                map: mapped(&file),
                 file,
                 seed: Seed::of(id),
                 size,
@@ -127,6 +131,12 @@ impl Segment {
                 Err(error)
             }
         }
+    }
+
+    /// As on a file system that maps no files.
+    #[cfg(test)]
+    pub(super) fn unmapped(self) -> Segment {
+        Segment { map: None, ..self }
     }
 
     /// Says anew when the segment was made; only before its first record.
@@ -169,17 +179,13 @@ impl Segment {
         is_named(&self.file, &self.path)
     }
 
-    /// Puts a closed frame at `at`, its length last.
-    ///
-    /// A write within a page is done or not done when the process is killed, so one call is enough
-    /// for it; a frame that crosses into the next page takes two.
+    /// Puts a closed frame at `at`, its length last; only between [`Segment::claim`] and
+    /// [`Segment::release`].
     pub(super) fn put(&self, at: u64, frame: &[u8]) -> io::Result<()> {
         let end = at + frame.len() as u64;
-        if at / PAGE == (end - 1) / PAGE {
-            self.file.write_all_at(frame, at)?;
-        } else {
-            self.file.write_all_at(&frame[HEAD..], at + HEAD as u64)?;
-            self.file.write_all_at(&frame[..HEAD], at)?;
+        match self.map.as_ref().filter(|map| map.reaches(end)) {
+            Some(map) => map.put(at, frame),
+            None => write(&self.file, at, frame)?,
         }
         self.written.store(end, Ordering::Release);
         Ok(())
@@ -189,6 +195,27 @@ impl Segment {
     pub(super) fn seal(&self) -> io::Result<u64> {
         seal_file(&self.file, self.seed, self.written())
     }
+}
+
+/// Maps a new segment, and makes the part of it present that is used first, since whoever makes segments
+/// has more time than whoever writes to them.
+fn mapped(file: &File) -> Option<Map> {
+    let map = Map::of(file).ok()?;
+    map.reaches(FIRST);
+    Some(map)
+}
+
+/// Puts a closed frame into a file that is not mapped.
+///
+/// A write within a page is done or not done when the process is killed, so one call is enough for it;
+/// a frame that crosses into the next page takes two.
+fn write(file: &File, at: u64, frame: &[u8]) -> io::Result<()> {
+    let end = at + frame.len() as u64;
+    if at / PAGE == (end - 1) / PAGE {
+        return file.write_all_at(frame, at);
+    }
+    file.write_all_at(&frame[HEAD..], at + HEAD as u64)?;
+    file.write_all_at(&frame[..HEAD], at)
 }
 
 /// Writes the seal at `at` and makes it the last bytes of the file, whose new size is the answer.

@@ -126,6 +126,26 @@ fn full_segments_are_sealed_and_come_oldest_first() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_mapped_is_written_all_the_same() {
+    let dir = temp_dir();
+    drop(open(&dir, SMALL));
+    let segment = segment::Segment::create(&dir.path().join("spool"), 64 << 10).unwrap().unmapped();
+    let mut bytes = Vec::new();
+    for at in 0..500 {
+        frame::begin(&mut bytes);
+        numbered(b"/path", at).encode(&mut bytes);
+        let padded = frame::pad(&mut bytes);
+        assert!(segment.claim(bytes.len()));
+        let position = segment.written();
+        frame::close(&mut bytes, &padded, segment.seed, position);
+        segment.put(position, &bytes).unwrap();
+        segment.release();
+    }
+    drop(segment);
+    assert!(read_all(&open(&dir, SMALL)).0.into_iter().eq(0..500));
+}
+
+#[test]
 fn a_segment_without_records_leaves_nothing_behind() {
     let dir = temp_dir();
     let spool = open(&dir, SMALL);

@@ -17,7 +17,7 @@ pub(crate) async fn connect(url: &str) -> RedisConnection {
 }
 
 /// How many commands that decide the server has been sent.
-async fn decisions(redis: &mut RedisConnection) -> u64 {
+pub(crate) async fn decisions(redis: &mut RedisConnection) -> u64 {
     let mut info = redis::cmd("INFO");
     let stats: String = info.arg("commandstats").query_async(redis).await.expect("INFO");
     let calls = |line: &str| -> Option<u64> {

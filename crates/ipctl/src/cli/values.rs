@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, TimeDelta, Utc};
-use ipwarden_core::duration;
+use ipwarden_core::config::{StoreUrl, StoreUrlError};
+use ipwarden_core::{duration, users};
 use ipwarden_engine::network::{Network, NetworkError, Parsed, parse_address};
 
 /// An instant as people write it.
@@ -87,6 +88,33 @@ pub(super) fn words(text: &str) -> Result<String, String> {
     Ok(words.to_owned())
 }
 
+/// The name of a list, which becomes part of an origin.
+pub(super) fn list_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text {
+        "" => Err("must not be empty".to_owned()),
+        _ if text.len() > 64 => Err("must be at most 64 characters long".to_owned()),
+        _ if !text.chars().all(fits) => {
+            Err("must be of letters, digits, `-`, `_` and `.`, such as spamhaus-drop".to_owned())
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// Where another program's database is.
+pub(super) fn store_url(text: &str) -> Result<StoreUrl, StoreUrlError> {
+    text.parse()
+}
+
+/// The label of a Django application, which becomes part of names of tables.
+pub(super) fn label(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    match !text.is_empty() && text.len() <= 40 && text.chars().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err("must be of small letters, digits and `_`, such as ip_tracking".to_owned()),
+    }
+}
+
 /// The number of a finding.
 pub(super) fn finding(text: &str) -> Result<i64, String> {
     text.parse()
@@ -99,4 +127,8 @@ pub(super) fn name(text: &str) -> Result<String, String> {
         name if name.len() > 100 => Err("must be at most 100 bytes long".to_owned()),
         name => Ok(name),
     }
+}
+
+pub(super) fn person(text: &str) -> Result<String, String> {
+    users::fit_name(text).map_err(|error| error.to_string())
 }

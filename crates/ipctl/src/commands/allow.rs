@@ -15,7 +15,7 @@ pub(super) async fn run(given: Invocation, args: Allow) -> Result<(), Failure> {
         origin: MANUAL.to_owned(),
         force: false,
     };
-    let opened = given.open().await?;
+    let opened = given.open().await?.rehearsing(&args.rehearsal);
     let done = lists::allow(&opened.db, request, actor(), opened.rails(), given.now).await?;
     opened.announce(done.version).await;
     given.out.each(&done.outcomes, |outcome| sentence(outcome, "allowed"))?;

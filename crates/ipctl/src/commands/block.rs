@@ -16,7 +16,7 @@ pub(super) async fn run(given: Invocation, args: Block) -> Result<(), Failure> {
         origin: MANUAL.to_owned(),
         force: args.force,
     };
-    let opened = given.open().await?;
+    let opened = given.open().await?.rehearsing(&args.rehearsal);
     let done = lists::block(&opened.db, request, actor(), opened.rails(), given.now).await?;
     opened.announce(done.version).await;
     given.out.each(&done.outcomes, |outcome| sentence(outcome, "blocked"))?;

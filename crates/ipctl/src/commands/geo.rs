@@ -1,5 +1,6 @@
 //! `ipctl geo`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -31,7 +32,13 @@ pub(super) async fn lookup(given: Invocation, args: GeoLookup) -> Result<(), Fai
         .zip(places)
         .map(|(address, place)| Located { address, place })
         .collect();
-    Ok(given.out.rows(&rows, "")?)
+    given.out.rows(&rows, "")?;
+    if given.out.is_for_people() {
+        let asked: BTreeSet<_> =
+            geo.files().into_iter().filter_map(|file| file.attribution).collect();
+        asked.into_iter().for_each(tell);
+    }
+    Ok(())
 }
 
 pub(super) fn info(given: Invocation) -> Result<(), Failure> {
@@ -39,8 +46,8 @@ pub(super) fn info(given: Invocation) -> Result<(), Failure> {
     Ok(given.out.rows(&geo.files(), NO_FILES)?)
 }
 
-const NO_FILES: &str = "there are no files of places: put a *.mmdb into geoip/, or name one in \
-    `geo.files`; geoip/README.md tells where to get them";
+const NO_FILES: &str = "there are no files of places: `ipctl geo update --from dbip-city-lite` gets \
+    one; geoip/README.md tells of others";
 
 #[derive(Serialize)]
 struct Located {

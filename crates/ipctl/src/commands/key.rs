@@ -13,9 +13,14 @@ use crate::invocation::{Invocation, actor, tell};
 use crate::output::{Object, clean};
 
 pub(super) async fn create(given: Invocation, args: KeyCreate) -> Result<(), Failure> {
-    let opened = given.open().await?;
-    let created = keys::create(&opened.db, args.name, args.role, actor(), given.now).await?;
-    let (row, key, version) = created;
+    let opened = given.open().await?.rehearsing(&args.rehearsal);
+    let (row, key, version) =
+        keys::create(&opened.db, args.name, args.role, actor(), given.now).await?;
+    if opened.db.is_rehearsal() {
+        // A key that does not work is shown to nobody.
+        tell(format!("would make a key for {} with the role {}", clean(&row.name), row.role));
+        return Ok(());
+    }
     opened.announce(Some(version)).await;
     let created = Created { row, key };
     // Nothing but the key, so that `KEY=$(ipctl key create shop)` holds it.
@@ -35,7 +40,7 @@ pub(super) async fn list(given: Invocation) -> Result<(), Failure> {
 }
 
 pub(super) async fn revoke(given: Invocation, args: KeyRevoke) -> Result<(), Failure> {
-    let opened = given.open().await?;
+    let opened = given.open().await?.rehearsing(&args.rehearsal);
     let id = args.id.clone();
     let found = opened.db.run(move |conn| async move { api_keys::find(conn, &id).await }.boxed());
     let Some(row) = found.await? else {
@@ -43,7 +48,7 @@ pub(super) async fn revoke(given: Invocation, args: KeyRevoke) -> Result<(), Fai
         return Err(Failure::other(format!("no key has the id {id}; `ipctl key list` shows them")));
     };
     let question = format!("revoke the key {} ({}, {})?", row.id, row.role, clean(&row.name));
-    if row.revoked_at.is_none() && !args.yes && !confirmed(&question)? {
+    if row.revoked_at.is_none() && !args.yes && !args.rehearsal.dry_run && !confirmed(&question)? {
         return Err(Failure::other("not confirmed, and not revoked"));
     }
     let version = keys::revoke(&opened.db, row.id.clone(), actor(), given.now).await?;
@@ -57,7 +62,7 @@ pub(super) async fn revoke(given: Invocation, args: KeyRevoke) -> Result<(), Fai
 }
 
 /// Asks on a terminal; where there is none, nobody could answer, and the command stands.
-fn confirmed(question: &str) -> io::Result<bool> {
+pub(super) fn confirmed(question: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }

@@ -30,6 +30,7 @@ pub(super) async fn run(given: Invocation, args: Logs) -> Result<(), Failure> {
         verdict: args.verdict.map(|verdict| verdict.as_str().to_owned()),
         since: resolve(args.since, given.now),
         until: resolve(args.until, given.now),
+        ..Filter::default()
     };
     let opened = given.open().await?;
     let mut listing = given.out.listing();

@@ -1,18 +1,37 @@
 //! `ipctl migrate`.
 
+use ipwarden_core::db::DbError;
 use serde::Serialize;
 
+use crate::cli::Migrate;
 use crate::failure::Failure;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Opened};
 use crate::output::Object;
 
-pub(super) async fn run(given: Invocation) -> Result<(), Failure> {
+pub(super) async fn run(given: Invocation, args: Migrate) -> Result<(), Failure> {
     let opened = given.open_unchecked().await?;
+    if args.rehearsal.dry_run {
+        return rehearse(&given, &opened).await;
+    }
     let migrated = Migrated { applied: opened.db.migrate().await? };
     let store = opened.config.store_url();
     given.out.one(&migrated, || match &migrated.applied[..] {
         [] => format!("{store} is up to date"),
         applied => format!("{store}: applied {}", applied.join(", ")),
+    })?;
+    Ok(())
+}
+
+async fn rehearse(given: &Invocation, opened: &Opened) -> Result<(), Failure> {
+    let applied = match opened.db.check_schema().await {
+        Ok(()) => Vec::new(),
+        Err(DbError::OldSchema { missing }) => missing,
+        Err(error) => return Err(error.into()),
+    };
+    let (store, migrated) = (opened.config.store_url(), Migrated { applied });
+    given.out.one(&migrated, || match &migrated.applied[..] {
+        [] => format!("{store} is up to date"),
+        missing => format!("{store}: would apply {}", missing.join(", ")),
     })?;
     Ok(())
 }

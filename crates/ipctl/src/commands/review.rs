@@ -13,7 +13,7 @@ pub(super) async fn run(given: Invocation, args: Review) -> Result<(), Failure> 
         true => Judgement::Dismiss,
         false => Judgement::Block { term: args.term, reason: args.reason, force: args.force },
     };
-    let opened = given.open().await?;
+    let opened = given.open().await?.rehearsing(&args.rehearsal);
     let (rails, now) = (opened.rails(), given.now);
     let reviewed = lists::review(&opened.db, args.id, judgement, actor(), rails, now).await?;
     opened.announce(reviewed.version).await;

@@ -5,6 +5,7 @@ use ipwarden_core::db::api_keys::ApiKey;
 use ipwarden_core::db::entries::Entry;
 use ipwarden_core::db::request_logs::Logged;
 use ipwarden_core::db::suspicious_ips::{Status, SuspiciousIp};
+use ipwarden_core::db::users::User;
 use ipwarden_core::detect::Evidence;
 use serde::Serialize;
 
@@ -223,5 +224,30 @@ impl Row for ApiKey {
         ]);
         cells[2].1 = tint;
         cells
+    }
+}
+
+impl Object for User {
+    const FIELDS: &'static [&'static str] =
+        &["name", "role", "created_by", "created_at", "password_changed_at"];
+}
+
+impl Row for User {
+    const COLUMNS: &'static [Column] = &[
+        plain("NAME"),
+        plain("ROLE"),
+        plain("BY"),
+        plain("SINCE (UTC)"),
+        plain("PASSWORD SINCE (UTC)"),
+    ];
+
+    fn cells(&self, _: DateTime<Utc>) -> Vec<(String, Tint)> {
+        untinted([
+            clean(&self.name),
+            self.role.clone(),
+            bounded(&clean(&self.created_by), 24),
+            self.created_at.format("%Y-%m-%d %H:%M").to_string(),
+            self.password_changed_at.format("%Y-%m-%d %H:%M").to_string(),
+        ])
     }
 }

@@ -10,14 +10,14 @@ use crate::output::Object;
 
 pub(super) async fn unblock(given: Invocation, args: Unblock) -> Result<(), Failure> {
     let targets = args.targets.read()?;
-    let opened = given.open().await?;
+    let opened = given.open().await?.rehearsing(&args.rehearsal);
     let done = lists::unblock(&opened.db, targets, actor(), given.now).await?;
     tell(&given, &opened, done, "blocked").await
 }
 
 pub(super) async fn disallow(given: Invocation, args: Unblock) -> Result<(), Failure> {
     let targets = args.targets.read()?;
-    let opened = given.open().await?;
+    let opened = given.open().await?.rehearsing(&args.rehearsal);
     let done = lists::disallow(&opened.db, targets, actor(), given.now).await?;
     tell(&given, &opened, done, "allowed").await
 }

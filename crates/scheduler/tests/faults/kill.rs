@@ -35,7 +35,8 @@ async fn a_scheduler_killed_at_random_instants_finds_what_an_undisturbed_one_fin
         at_work += usize::from(in_a_run);
         assert!(bed.runs() >= before, "what was judged stays judged");
     }
-    let left = usize::try_from(hours).unwrap() + 1 - bed.runs();
+    // On a fast machine those that were killed have judged all of them, and hours that ended since.
+    let left = (usize::try_from(hours).unwrap() + 1).saturating_sub(bed.runs());
     now += TimeDelta::minutes(3);
     bed.set_clock(now);
     let last = Scheduler::start(&bed, "last");

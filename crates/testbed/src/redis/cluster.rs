@@ -49,6 +49,11 @@ impl RedisCluster {
         await_complete(&self.nodes)
     }
 
+    /// The processes of the three nodes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|(_, node)| node.pid()).collect()
+    }
+
     /// The ports of the three nodes.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.nodes.iter().map(|(port, _)| *port)

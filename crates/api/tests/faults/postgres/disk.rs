@@ -77,6 +77,8 @@ async fn a_postgres_with_a_full_disk_fails_no_request_and_loses_no_record() {
     assert!(logs.contains("could not extend file"), "{logs}");
 
     disk.free().unwrap();
+    // Some part of it may still be ending, or trying once more.
+    on_thread(&server, PostgresServer::stop).await;
     on_thread(&server, PostgresServer::start).await;
     let back = Instant::now();
     for replica in &bed.replicas {

@@ -8,13 +8,15 @@ use std::time::Duration;
 use deadpool_redis::redis::RedisError;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use super::batch::Batches;
 use super::breaker::Probing;
 use super::script::Question;
 use super::{Redis, Taken};
 use crate::quota::{Bucket, Quota};
 use crate::redis::RedisConnection;
+use crate::redis::patience::within;
 
 /// The pause before the first probe after Redis was lost; it doubles with every failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(150);
@@ -33,7 +35,7 @@ pub(crate) struct RedisWorker {
 
 #[derive(Debug, Default)]
 struct Link {
-    line: Option<Line>,
+    line: Option<Arc<Line>>,
     /// Whether one was tried: the first is made at once, others not too often.
     was_tried: bool,
     /// The era in which the last one broke.
@@ -41,20 +43,28 @@ struct Link {
 }
 
 /// A connection in use.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Line {
-    connection: RedisConnection,
+    way: Way,
     /// The breaker's era that it was made in.
     era: u64,
     /// Commands that it has answered.
-    answers: Arc<AtomicU64>,
+    answers: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// To one server: the questions of a moment go out together.
+    Single(Batches),
+    /// To the nodes of a cluster: each goes to the node of its key.
+    Cluster(RedisConnection),
 }
 
 /// A command on its way, its turn with it.
 type Pending = Pin<Box<dyn Future<Output = Result<Taken, RedisError>> + Send>>;
 
 /// A connection on its way.
-type Connecting<'a> = Pin<Box<dyn Future<Output = Option<Line>> + Send + 'a>>;
+type Connecting<'a> = Pin<Box<dyn Future<Output = Option<Arc<Line>>> + Send + 'a>>;
 
 impl RedisWorker {
     pub(crate) fn new(redis: Arc<Redis>) -> RedisWorker {
@@ -76,8 +86,8 @@ impl RedisWorker {
         }
         let answers_before = line.answers.load(Ordering::Relaxed);
         let question = Question::new(policy, bucket, quota);
-        let mut pending = send(question, line.connection.clone(), turn);
-        let Some(answer) = within(options.patience, &mut pending).await else {
+        let mut pending = send(question, Arc::clone(&line), turn);
+        let Some(answer) = within(options.patience, pending.as_mut()).await else {
             let counts = line.era == breaker.era();
             self.watch(pending, line, answers_before);
             if counts && breaker.missed() {
@@ -102,7 +112,7 @@ impl RedisWorker {
     }
 
     /// The connection of this worker, made if need be; `None` if Redis is not to be asked.
-    async fn line(self: &Arc<Self>) -> Option<Line> {
+    async fn line(self: &Arc<Self>) -> Option<Arc<Line>> {
         if !self.redis.breaker.is_closed() {
             self.keep_probing();
             return None;
@@ -116,7 +126,7 @@ impl RedisWorker {
     }
 
     /// Makes the connection, or waits for who does.
-    async fn connect(self: &Arc<Self>) -> Option<Line> {
+    async fn connect(self: &Arc<Self>) -> Option<Arc<Line>> {
         let Redis { breaker, url, options, .. } = &*self.redis;
         let _only_one = self.connecting.lock().await;
         if !breaker.is_closed() {
@@ -164,24 +174,28 @@ impl RedisWorker {
         }
     }
 
-    fn present_line(&self) -> Option<Line> {
+    fn present_line(&self) -> Option<Arc<Line>> {
         let mut link = self.link.lock();
         let era = self.redis.breaker.era();
         link.line.take_if(|line| line.era != era);
         link.line.clone()
     }
 
-    fn keep(&self, connection: RedisConnection, era: u64) -> Line {
-        let line = Line { connection, era, answers: Arc::default() };
-        let link = Link { line: Some(line.clone()), was_tried: true, broken_in: None };
+    fn keep(&self, connection: RedisConnection, era: u64) -> Arc<Line> {
+        let way = match connection.is_single() {
+            true => Way::Single(Batches::over(connection, self.redis.options.silence)),
+            false => Way::Cluster(connection),
+        };
+        let line = Arc::new(Line { way, era, answers: AtomicU64::new(0) });
+        let link = Link { line: Some(Arc::clone(&line)), was_tried: true, broken_in: None };
         *self.link.lock() = link;
         line
     }
 
     /// Lets go of this connection, if it is still the one in use.
-    fn give_up(&self, line: &Line) {
+    fn give_up(&self, line: &Arc<Line>) {
         let mut link = self.link.lock();
-        let is_in_use = |present: &mut Line| Arc::ptr_eq(&present.answers, &line.answers);
+        let is_in_use = |present: &mut Arc<Line>| Arc::ptr_eq(present, line);
         if link.line.take_if(is_in_use).is_some() {
             link.broken_in = Some(line.era);
         }
@@ -189,12 +203,12 @@ impl RedisWorker {
 
     /// Waits on for an answer that came too late for its request, and keeps its turn until then:
     /// if nothing at all comes, the connection is silent.
-    fn watch(self: &Arc<Self>, mut pending: Pending, line: Line, answers_before: u64) {
+    fn watch(self: &Arc<Self>, mut pending: Pending, line: Arc<Line>, answers_before: u64) {
         let worker = Arc::clone(self);
         tokio::spawn(async move {
             let options = &worker.redis.options;
             let rest = options.silence.saturating_sub(options.patience);
-            match within(rest, &mut pending).await {
+            match within(rest, pending.as_mut()).await {
                 Some(Ok(_)) => {
                     line.answers.fetch_add(1, Ordering::Relaxed);
                 }
@@ -248,30 +262,20 @@ impl RedisWorker {
     async fn try_once(&self) -> Option<RedisConnection> {
         let Redis { url, options, .. } = &*self.redis;
         let mut connection = url.connect(options.connect_patience).await.ok()?;
-        timeout(options.patience, Question::probe().ask(&mut connection)).await.ok()?.ok()?;
+        let question = Question::probe();
+        within(options.patience, pin!(question.ask(&mut connection))).await?.ok()?;
         Some(connection)
     }
 }
 
 /// Hands a command to the writer at the first poll; the turn ends with the answer.
-fn send(
-    question: Question,
-    mut connection: RedisConnection,
-    turn: OwnedSemaphorePermit,
-) -> Pending {
+fn send(question: Question, line: Arc<Line>, turn: OwnedSemaphorePermit) -> Pending {
     Box::pin(async move {
-        let answer = question.ask(&mut connection).await;
+        let answer = match &line.way {
+            Way::Single(batches) => batches.ask(question).await,
+            Way::Cluster(connection) => question.ask(&mut connection.clone()).await,
+        };
         drop(turn);
         answer
     })
-}
-
-/// The answer within this time, or at the reader's next turn: it may be this thread that was held
-/// up, and not Redis.
-async fn within(span: Duration, pending: &mut Pending) -> Option<Result<Taken, RedisError>> {
-    if let Ok(answer) = timeout(span, &mut *pending).await {
-        return Some(answer);
-    }
-    tokio::task::yield_now().await;
-    timeout(Duration::ZERO, pending).await.ok()
 }

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ipwarden_core::access_log::Format;
 use ipwarden_core::import::{self, ImportError, Imported, Importer, Input};
 use ipwarden_core::scan;
 use ipwarden_engine::sensitive_path::SensitivePaths;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::{geo, scan as scan_command};
 use crate::cli::ImportAccessLog;
@@ -17,26 +18,36 @@ use crate::failure::Failure;
 use crate::invocation::{Invocation, actor, tell, warn};
 use crate::now;
 use crate::output::{Object, count, time};
+use crate::progress;
 
 pub(super) async fn run(given: Invocation, args: ImportAccessLog) -> Result<(), Failure> {
+    let format = args.format.map(Format::from);
+    if args.dry_run {
+        return rehearse(&given, &args.file, format).await;
+    }
     let opened = given.open().await?;
     let geo = geo::open(&opened.config);
-    let input = open(&args.file).await?;
-    let name = input.name().to_owned();
-    let by = actor().name;
+    let (name, by) = (name_of(&args.file), actor().name);
     let importer = Importer {
         db: &opened.db,
         geo: &geo,
         sensitive: Arc::new(SensitivePaths::new(&opened.config.scan.sensitive_paths)),
         by: &by,
     };
-    let bar = progress_bar(input.bytes());
-    let imported = import::import(&importer, input, now, |progress| {
-        bar.set_position(progress.read_bytes);
-        bar.set_message(count(progress.records, "record", "records"));
-    })
-    .await;
-    bar.finish_and_clear();
+    let imported = match args.follow {
+        true => follow(&importer, &args.file, format).await,
+        false => {
+            let input = open(&args.file).await?.written_as(format);
+            let bar = progress::of_bytes(Some(input.bytes()));
+            let imported = import::import(&importer, input, now, |progress| {
+                bar.set_position(progress.read_bytes);
+                bar.set_message(count(progress.records, "record", "records"));
+            })
+            .await;
+            bar.finish_and_clear();
+            imported
+        }
+    };
     let imported = imported.map_err(failure)?;
     for line in &imported.told {
         warn(line);
@@ -58,8 +69,66 @@ pub(super) async fn run(given: Invocation, args: ImportAccessLog) -> Result<(), 
     Ok(())
 }
 
+/// Until the operator has had enough of it.
+async fn follow(
+    importer: &Importer<'_>,
+    file: &Path,
+    format: Option<Format>,
+) -> Result<Imported, ImportError> {
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let interrupted = tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stopped.cancel();
+        }
+    });
+    let bar = progress::of_bytes(None);
+    let imported = import::follow(
+        importer,
+        file,
+        format,
+        now,
+        |progress| {
+            bar.set_position(progress.read_bytes);
+            bar.set_message(count(progress.records, "record", "records"));
+        },
+        stop,
+    )
+    .await;
+    interrupted.abort();
+    bar.finish_and_clear();
+    imported
+}
+
+/// Reads all of it and records nothing.
+async fn rehearse(given: &Invocation, file: &Path, format: Option<Format>) -> Result<(), Failure> {
+    let input = open(file).await?.written_as(format);
+    let name = input.name().to_owned();
+    let bar = progress::of_bytes(Some(input.bytes()));
+    let shown = bar.clone();
+    let read =
+        tokio::task::spawn_blocking(move || import::look(&input, |read| shown.set_position(read)));
+    let read = read.await.map_err(io::Error::other).flatten();
+    bar.finish_and_clear();
+    let read = read.map_err(|error| Failure::other(format!("cannot read {name}: {error}")))?;
+    for line in &read.told {
+        warn(line);
+    }
+    tell("dry run: nothing is recorded; this is what the file holds");
+    let summary = Summary::new(name, &read);
+    given.out.one(&summary, || summary.sentences())?;
+    Ok(())
+}
+
+fn name_of(file: &Path) -> String {
+    match file == Path::new("-") {
+        true => "standard input".to_owned(),
+        false => file.display().to_string(),
+    }
+}
+
 async fn open(file: &Path) -> Result<Input, Failure> {
-    let name = file.display().to_string();
+    let name = name_of(file);
     let cannot = |error| Failure::other(format!("cannot read {name}: {error}"));
     if file == Path::new("-") {
         let copied = tokio::task::spawn_blocking(|| {
@@ -70,19 +139,11 @@ async fn open(file: &Path) -> Result<Input, Failure> {
     Input::open(file).map_err(cannot)
 }
 
-fn failure(error: ImportError) -> Failure {
+pub(super) fn failure(error: ImportError) -> Failure {
     match error {
         ImportError::Store(error) => Failure::Store(error),
         other => Failure::other(other),
     }
-}
-
-/// On standard error, if that is a terminal.
-fn progress_bar(bytes: u64) -> ProgressBar {
-    let style = "{wide_bar} {percent:>3}%  {msg}  {binary_bytes_per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(style).expect("the template is well formed");
-    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-    bar.with_style(style)
 }
 
 /// What came of an import.

@@ -1,0 +1,4 @@
+//! The gate: what proxies and bouncers of the same network ask.
+
+pub(crate) mod forward_auth;
+pub(crate) mod original;

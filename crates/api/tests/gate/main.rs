@@ -1,0 +1,9 @@
+//! The gate: what proxies ask, and what they are answered.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod faults;
+mod forward_auth;
+mod listener;
+mod passes;

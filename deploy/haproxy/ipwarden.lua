@@ -1,0 +1,59 @@
+-- Asks ipwarden about a request, and answers for it when it refuses.
+--
+-- HAProxy has no forward-auth of its own; its httpclient (2.5 and later) asks the gate as Traefik does.
+
+local GATE = "http://127.0.0.1:8081/v1/forward-auth"
+-- In milliseconds.
+local PATIENCE = 2000
+
+-- What a refusal of the gate brings along for the client.
+local PASSED_ON = {
+    "content-type", "cache-control", "vary", "retry-after", "ratelimit", "ratelimit-policy",
+    "x-ipwarden-reference",
+}
+
+local function first(headers, name)
+    local values = headers[name]
+    return values and values[0]
+end
+
+core.register_action("ipwarden", { "http-req" }, function(txn)
+    -- Nothing that the client sent goes along but what is named here.
+    local headers = {
+        ["host"] = { "ipwarden" },
+        ["x-forwarded-method"] = { txn.f:method() },
+        ["x-forwarded-uri"] = { txn.f:pathq() },
+        ["x-forwarded-for"] = { txn.f:src() },
+    }
+    for _, name in ipairs({ "user-agent", "accept" }) do
+        local value = txn.sf:req_fhdr(name)
+        if value ~= "" then
+            headers[name] = { value }
+        end
+    end
+    -- With `identity.header = "X-User"`, and a user whom HAProxy has authenticated:
+    -- headers["x-user"] = { txn.sf:http_auth_user() }
+
+    local answer = core.httpclient():get{ url = GATE, headers = headers, timeout = PATIENCE }
+
+    if answer.status == 200 then
+        txn:set_var("txn.ipwarden_reference", first(answer.headers, "x-ipwarden-reference"))
+        txn:set_var("txn.ipwarden_ratelimit", first(answer.headers, "ratelimit"))
+        txn:set_var("txn.ipwarden_policy", first(answer.headers, "ratelimit-policy"))
+        local pass = first(answer.headers, "x-ipwarden-pass")
+        if pass then
+            txn.http:req_set_header("X-Ipwarden-Pass", pass)
+        end
+    elseif answer.status == 403 or answer.status == 429 then
+        local reply = txn:reply{ status = answer.status, body = answer.body }
+        for _, name in ipairs(PASSED_ON) do
+            local value = first(answer.headers, name)
+            if value then
+                reply:add_header(name, value)
+            end
+        end
+        txn:done(reply)
+    end
+    -- Anything else is no answer: the request passes. To fail closed, write here:
+    -- else txn:done(txn:reply{ status = 503 })
+end)
