@@ -19,7 +19,6 @@ mod pull;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,9 +221,4 @@ pub async fn follow(
             alive = status.changed() => if alive.is_err() { return },
         }
     }
-}
-
-/// The network of exactly this address.
-pub fn value_of(address: IpAddr) -> Network {
-    Network::from(address)
 }

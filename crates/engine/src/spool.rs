@@ -18,6 +18,7 @@
 //! before the length, so a length is a promise that the frame is whole. Length 0 is where the next
 //! frame will be; [`u32::MAX`] seals the segment.
 
+mod aside;
 mod care;
 mod catalog;
 mod eviction;

@@ -10,7 +10,6 @@ use crate::common::{Bed, Launch};
 #[tokio::test]
 async fn a_bad_body_is_refused_with_the_name_of_the_field() {
     let bed = Bed::embedded(Launch::default()).await;
-    let replica = bed.first();
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
     let deep_target = format!(r#"{{"target":{deep}}}"#);
     let large = format!(r#"{{"target":"192.0.2.1","reason":"{}"}}"#, "x".repeat(10 << 20));
@@ -44,7 +43,7 @@ async fn a_bad_body_is_refused_with_the_name_of_the_field() {
         (br#"{"target":"192.0.2.1","reason":"a\u0000b"}"#, 422, "reason"),
         (long_reason.as_bytes(), 422, "reason"),
     ];
-    let before = replica.metric("ipwarden_lists_version").await;
+    let before = bed.lists_version().await;
     for (body, status, named) in cases {
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
         let (answered, problem) = post(&bed, "application/json", body.to_vec()).await;
@@ -56,7 +55,7 @@ async fn a_bad_body_is_refused_with_the_name_of_the_field() {
         let (answered, problem) = post(&bed, kind, br#"{"target":"192.0.2.1"}"#.to_vec()).await;
         assert_eq!(answered, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind}: {problem}");
     }
-    let after = replica.metric("ipwarden_lists_version").await;
+    let after = bed.lists_version().await;
     assert_eq!(before, after, "something was changed");
     let (status, _) =
         post(&bed, "application/json; charset=utf-8", br#"{"target":"192.0.2.1"}"#.to_vec()).await;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -72,7 +73,8 @@ async fn pages_of_the_log_show_each_row_once_while_others_arrive() {
             rows.iter().map(|row| row["address"].as_str().unwrap()).collect();
         assert_eq!((rows.len(), addresses.len()), (40, 40), "{rows:?}");
         assert!(sent > 44);
-        let times: Vec<_> = rows.iter().map(|row| row["at"].as_str().unwrap()).collect();
+        let times: Vec<DateTime<Utc>> =
+            rows.iter().map(|row| row["at"].as_str().unwrap().parse().unwrap()).collect();
         assert!(times.is_sorted_by(|newer, older| newer >= older), "newest first: {times:?}");
     }
 }

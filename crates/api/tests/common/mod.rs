@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt as _;
+use ipwarden_core::db::list_changes;
 use ipwarden_core::db::request_logs::{self, Filter, Logged};
 use ipwarden_core::db::{Create, Db};
 use ipwarden_core::detect::Window;
@@ -156,6 +157,11 @@ impl Bed {
             .await;
         }
         key
+    }
+
+    /// The version of the lists in the store: replicas hear of it later.
+    pub(crate) async fn lists_version(&self) -> i64 {
+        self.db.run(|conn| list_changes::version(conn).boxed()).await.unwrap()
     }
 
     /// What the first replica's API answers to the first admin.

@@ -28,7 +28,7 @@ async fn two_operators_end_with_the_last_committed_state_and_400_audit_rows() {
     for _ in 0..short_or_long(1, 10) {
         let bed = Bed::fleet(REPLICAS, |one| one.behind_proxies()).await;
         let keys = [bed.key(Role::Operator).await, bed.key(Role::Admin).await];
-        let before = newest(&bed).await;
+        let before = bed.lists_version().await;
         let work = keys.each_ref().map(|_| {
             let mut blocks: Vec<bool> = (0..2 * EACH).map(|number| number < EACH).collect();
             rng.shuffle(&mut blocks);
@@ -70,7 +70,7 @@ async fn operate(bed: &Bed, through: &Replica, key: &str, work: &[bool]) {
 async fn contradicted(bed: &Bed, before: i64, took: Duration) {
     let changes = bed.db.run(|conn| list_changes::since(conn, 0, 100_000).boxed()).await.unwrap();
     let versions: Vec<i64> = changes.iter().map(|change| change.version).collect();
-    let newest = newest(bed).await;
+    let newest = bed.lists_version().await;
     assert_eq!(versions, (1..=newest).collect::<Vec<_>>(), "without a gap");
     let last = changes.last().unwrap();
     assert_eq!(last.network.unwrap().to_string(), NETWORK);
@@ -115,8 +115,4 @@ async fn contradicted(bed: &Bed, before: i64, took: Duration) {
             4 * EACH - usize::try_from(newest - before).unwrap(),
         ),
     );
-}
-
-async fn newest(bed: &Bed) -> i64 {
-    bed.db.run(|conn| list_changes::version(conn).boxed()).await.unwrap()
 }

@@ -12,9 +12,8 @@ use ipwarden_engine::network::Network;
 use super::news::{ListNews, Listed};
 use super::parts::{around, beside, halves, inside, whole};
 use super::{Cause, Decision, Filter, digest};
+use crate::db::entries::SCAN;
 
-/// The origin of what the scan puts on a list.
-const SCAN: &str = "scan";
 /// Beyond so many the oldest are forgotten.
 const MOST_ENDED: usize = 200_000;
 

@@ -9,13 +9,11 @@ use serde_json::json;
 
 use super::put::block_in;
 use super::{Actor, Done, Outcome, Rails, Request, lock};
+use crate::db::entries::SCAN;
 use crate::db::suspicious_ips::{self, Review, Status, SuspiciousIp};
 use crate::db::{Conn, Db, DbError, audit_log};
 use crate::detect::Rule;
 use crate::duration::Term;
-
-/// The origin of blocks that come of a finding, whoever reviewed it.
-const SCAN: &str = "scan";
 
 /// What becomes of a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 //! with our own log.
 //!
 //! The first line of a cause is written at once. Those that follow within ten seconds are counted, and
-//! a line with their number and reason then stands for them and begins the next ten seconds. A cause is a place in
-//! the code with what it says of the reason: the message and the fields of [`REASONS`], digits
-//! apart, and those of [`SUBJECTS`]; or of news ([`Level::INFO`]) all fields as they are. So an error that is new is never taken for
-//! one that was written. Of one place [`MOST`] causes are told apart; any more count as one.
+//! a line with their number and reason then stands for them and begins the next ten seconds. A cause is a
+//! place in the code with what it says of the reason: the message and the fields of [`REASONS`], digits
+//! apart, and those of [`SUBJECTS`]; or of news ([`Level::INFO`]) all fields as they are. So an error that
+//! is new is never taken for one that was written. Of one place [`MOST`] causes are told apart; any more
+//! count as one.
 //!
 //! Not limited are debug and trace, which only somebody who wants them all asks for. What was counted and
 //! not yet said when the process ends is not said.

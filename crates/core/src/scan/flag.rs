@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ipwarden_engine::network::{Network, Parsed};
 use serde_json::json;
 
+use crate::db::entries::SCAN;
 use crate::db::suspicious_ips::{self, NewSuspiciousIp, Review, Status, SuspiciousIp};
 use crate::db::{Conn, DbError, traffic};
 use crate::decide::{Decided, Decision};
@@ -18,9 +19,6 @@ const DISMISSED: TimeDelta = TimeDelta::days(30);
 
 /// Requests that went on like this until the review were what was reviewed.
 const PAUSE: TimeDelta = TimeDelta::hours(1);
-
-/// Who blocks without a person, and the origin of such blocks.
-const SCAN: &str = "scan";
 
 /// How many rows were opened, and how many addresses blocked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

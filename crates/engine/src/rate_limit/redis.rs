@@ -1,8 +1,9 @@
 //! Counting in Redis, exactly over all replicas; and what happens while it is away.
 //!
 //! Every decision that needs Redis is atomic and on one key, on Redis's own time; a single server is asked
-//! for those of the same moment in one call of the script (`batch.rs`). Those that need none: a refusal is remembered until its window frees, and a client that this replica alone has
-//! admitted to its limit is refused, so that a flood from a limited client never reaches Redis.
+//! for those of the same moment in one call of the script (`batch.rs`). Those that need none: a refusal is
+//! remembered until its window frees, and a client that this replica alone has admitted to its limit is
+//! refused, so that a flood from a limited client never reaches Redis.
 //!
 //! # When Redis fails
 //! A command unanswered for 20 ms is decided in this process, by this replica's share of the quota

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::catalog::{Aside, Inner, State};
+use super::aside::Aside;
+use super::catalog::{Inner, State};
 use super::segment::{FIRST, Segment, SegmentId, is_named};
 use super::{SpoolError, lock, make_private_dir};
 use crate::clock::Moment;

@@ -6,14 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::aside::{Aside, list_aside, move_aside};
 use super::frame::HEAD;
 use super::leftover::{Leftover, take_over};
 use super::segment::{FIRST, Header, Segment, SegmentId};
-use super::{Durability, SpoolError, SpoolOptions, SpoolStatus, make_private_dir};
+use super::{Durability, SpoolError, SpoolOptions, SpoolStatus};
 use crate::clock::Moment;
 
 /// Everything that writers, the reader and the upkeep thread share.
@@ -101,14 +101,6 @@ pub(super) enum State {
     Sealed(Option<Arc<Segment>>),
 }
 
-#[derive(Debug)]
-pub(super) struct Aside {
-    pub(super) path: PathBuf,
-    pub(super) bytes: u64,
-    /// When it was last written to, if the disk says so.
-    pub(super) modified: Option<SystemTime>,
-}
-
 /// A segment as the reader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentView {
@@ -118,14 +110,6 @@ pub struct SegmentView {
     pub open: bool,
     /// Its bytes on disk.
     pub bytes: u64,
-}
-
-impl Aside {
-    fn at(path: PathBuf) -> Aside {
-        let metadata = fs::metadata(&path).ok();
-        let bytes = metadata.as_ref().map_or(0, |metadata| metadata.len());
-        Aside { path, bytes, modified: metadata.and_then(|metadata| metadata.modified().ok()) }
-    }
 }
 
 impl Catalog {
@@ -147,21 +131,6 @@ impl Catalog {
         }
         self.reading.take_if(|(reading, _)| *reading == id);
         Ok(self.entries.remove(index))
-    }
-
-    /// Moves a file away that cannot be taken over: it must not keep the others from being read.
-    fn put_aside(&mut self, dir: &Path, path: &Path, why: &str) {
-        match move_aside(dir, path, 0) {
-            Ok(to) => {
-                let (from, to) = (path.display(), to.as_path());
-                tracing::error!(path = %from, at = 0, why, to = %to.display(), "set a file aside");
-                self.aside.push_back(Aside::at(to.to_owned()));
-            }
-            // It stays where it is, and is passed over.
-            Err(error) => {
-                tracing::error!(path = %path.display(), why, %error, "cannot read a file")
-            }
-        }
     }
 
     /// Takes a segment into use.
@@ -394,29 +363,6 @@ fn sealed_entry((header, path, bytes): (Header, PathBuf, u64)) -> Entry {
         since: 0,
         oldest: None,
     }
-}
-
-fn list_aside(dir: &Path) -> VecDeque<Aside> {
-    let Ok(files) = fs::read_dir(dir.join("damaged")) else { return VecDeque::new() };
-    let mut aside: Vec<_> = files.filter_map(|file| Some(Aside::at(file.ok()?.path()))).collect();
-    aside.sort_by_key(|aside| aside.modified);
-    aside.into()
-}
-
-fn move_aside(dir: &Path, path: &Path, at: u64) -> Result<PathBuf, SpoolError> {
-    let damaged = dir.join("damaged");
-    make_private_dir(&damaged).map_err(SpoolError::io("create", &damaged))?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    // A copy of the directory may bring a segment again that was set aside before.
-    let to = (1..)
-        .map(|copy| match copy {
-            1 => damaged.join(format!("{name}-{at}.segment")),
-            copy => damaged.join(format!("{name}-{at}-{copy}.segment")),
-        })
-        .find(|to| !to.exists())
-        .expect("one of all numbers is free");
-    fs::rename(path, &to).map_err(SpoolError::io("set aside", path))?;
-    Ok(to)
 }
 
 fn remove_file(path: &Path) -> Result<(), SpoolError> {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Durability;
+use super::aside::Aside;
 use super::care::remove_aside;
-use super::catalog::{Aside, Catalog, Entry, Inner, State};
+use super::catalog::{Catalog, Entry, Inner, State};
 use super::frame::{self, Parsed, Seed};
 use super::segment::{FIRST, Segment};
 

@@ -4,7 +4,7 @@
 //! rename: whoever reads the old one goes on with it, and nothing half is ever there.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, IsTerminal, Read, Seek, Write};
+use std::io::{self, BufRead as _, BufReader, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Months, Utc};
@@ -224,13 +224,14 @@ fn unpacked(packed: File, directory: &Path) -> io::Result<NamedTempFile> {
         _ => Box::new(packed),
     };
     let mut source = BufReader::with_capacity(1 << 16, source.take(MOST_BYTES));
-    let mut first = [0; 512];
-    let read = read_up_to(&mut source, &mut first)?;
-    if read == first.len() && &first[257..262] == b"ustar" {
-        copy_from_archive(first, &mut source, &mut part)?;
-    } else {
-        part.write_all(&first[..read])?;
-        io::copy(&mut source, &mut part)?;
+    // A header of an archive (POSIX ustar) is a block of 512 bytes that says so.
+    let mut first = Vec::new();
+    source.by_ref().take(512).read_to_end(&mut first)?;
+    let is_archive = first.get(257..262) == Some(b"ustar");
+    let mut source = first.as_slice().chain(source);
+    match is_archive {
+        true => copy_from_archive(source, &mut part)?,
+        false => io::copy(&mut source, &mut part).map(|_| ())?,
     }
     part.as_file().sync_all()?;
     Ok(part)
@@ -238,58 +239,26 @@ fn unpacked(packed: File, directory: &Path) -> io::Result<NamedTempFile> {
 
 fn head(file: &mut BufReader<File>) -> io::Result<[u8; 2]> {
     let mut head = [0; 2];
-    read_up_to(file, &mut head)?;
-    file.rewind()?;
+    let bytes = file.fill_buf()?;
+    let known = bytes.len().min(head.len());
+    head[..known].copy_from_slice(&bytes[..known]);
     Ok(head)
 }
 
-fn read_up_to(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match source.read(&mut buffer[read..])? {
-            0 => break,
-            more => read += more,
+/// The first `*.mmdb` of an archive.
+fn copy_from_archive(source: impl Read, part: &mut NamedTempFile) -> io::Result<()> {
+    let wrong = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    for entry in tar::Archive::new(source).entries()? {
+        let mut entry = entry?;
+        let is_file = entry.header().entry_type().is_file();
+        if is_file && entry.path()?.extension().is_some_and(|ending| ending == "mmdb") {
+            return match io::copy(&mut entry, part)? == entry.size() {
+                true => Ok(()),
+                false => Err(wrong("the archive ends before its end")),
+            };
         }
     }
-    Ok(read)
-}
-
-/// The first `*.mmdb` of an archive (POSIX ustar: blocks of 512 bytes, a header before each file).
-fn copy_from_archive(
-    mut header: [u8; 512],
-    source: &mut impl Read,
-    part: &mut NamedTempFile,
-) -> io::Result<()> {
-    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    loop {
-        let text = |range: std::ops::Range<usize>| {
-            let field = &header[range];
-            let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-            String::from_utf8_lossy(&field[..end]).trim().to_owned()
-        };
-        let name = text(0..100);
-        if name.is_empty() {
-            return Err(wrong("the archive holds no *.mmdb"));
-        }
-        let size = u64::from_str_radix(&text(124..136), 8)
-            .map_err(|_| wrong("the archive has a size that is no number"))?;
-        let is_wanted = name.ends_with(".mmdb") && matches!(header[156], b'0' | 0);
-        let mut file = source.take(size);
-        let copied = match is_wanted {
-            true => io::copy(&mut file, part)?,
-            false => io::copy(&mut file, &mut io::sink())?,
-        };
-        if copied < size {
-            return Err(wrong("the archive ends before its end"));
-        }
-        if is_wanted {
-            return Ok(());
-        }
-        io::copy(&mut source.take(size.next_multiple_of(512) - size), &mut io::sink())?;
-        if read_up_to(source, &mut header)? < header.len() {
-            return Err(wrong("the archive holds no *.mmdb"));
-        }
-    }
+    Err(wrong("the archive holds no *.mmdb"))
 }
 
 /// Opens it and reads a sample of its records, as the service will.

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use ipwarden_core::access_log::Format;
 use ipwarden_core::import::{self, ImportError, Imported, Importer, Input};
-use ipwarden_core::scan;
 use ipwarden_engine::sensitive_path::SensitivePaths;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{geo, scan as scan_command};
+use super::{geo, scan};
 use crate::cli::ImportAccessLog;
 use crate::failure::Failure;
 use crate::invocation::{Invocation, actor, tell, warn};
@@ -58,13 +57,7 @@ pub(super) async fn run(given: Invocation, args: ImportAccessLog) -> Result<(), 
     let summary = Summary::new(name, &imported);
     given.out.one(&summary, || summary.sentences())?;
     if imported.records > 0 {
-        let terms = scan_command::terms(&opened.config);
-        let outcome = scan::run_touched(&opened.db, &terms, "ipctl", now).await?;
-        match scan_command::finished(&opened, outcome).await {
-            Ok(judged) => tell(scan_command::summary(&judged)),
-            // The records are in, and the hourly scan finds their hours.
-            Err(busy) => warn(format!("{busy}; the next hourly scan judges what was imported")),
-        }
+        scan::judge_imported(&opened).await?;
     }
     Ok(())
 }

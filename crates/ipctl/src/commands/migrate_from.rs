@@ -11,15 +11,14 @@ use ipwarden_core::import::{self, Importer, Input};
 use ipwarden_core::lists::{self, Import, Imported, OnRefused};
 use ipwarden_core::migrate_from::django::{Django, DjangoError};
 use ipwarden_core::migrate_from::{self, Blocks, LeftOut, crowdsec, fail2ban};
-use ipwarden_core::scan;
 use ipwarden_engine::sensitive_path::SensitivePaths;
 use serde::Serialize;
 
 use super::rows::{number, plain, prose, untinted};
-use super::{geo, scan as scan_command};
+use super::{geo, scan};
 use crate::cli::{FromCrowdsec, FromDjango, FromFail2ban};
 use crate::failure::Failure;
-use crate::invocation::{Invocation, Opened, actor, tell, warn};
+use crate::invocation::{Invocation, Opened, actor};
 use crate::now;
 use crate::output::{Column, Object, Row, Tint, count};
 use crate::progress;
@@ -46,13 +45,7 @@ pub(super) async fn from_django(given: Invocation, args: FromDjango) -> Result<(
     let requests = requests(&opened, &django, &mut report).await?;
     given.out.rows(&report.lines, "there is nothing in it")?;
     if requests > 0 && !opened.db.is_rehearsal() {
-        let terms = scan_command::terms(&opened.config);
-        let outcome = scan::run_touched(&opened.db, &terms, "ipctl", now).await?;
-        match scan_command::finished(&opened, outcome).await {
-            Ok(judged) => tell(scan_command::summary(&judged)),
-            // The records are in, and the hourly scan finds their hours.
-            Err(busy) => warn(format!("{busy}; the next hourly scan judges what was imported")),
-        }
+        scan::judge_imported(&opened).await?;
     }
     Ok(())
 }

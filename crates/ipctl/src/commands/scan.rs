@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::rows::{number, plain, untinted};
 use crate::cli::{Scan, resolve};
 use crate::failure::Failure;
-use crate::invocation::{Invocation, Opened, tell};
+use crate::invocation::{Invocation, Opened, tell, warn};
 use crate::now;
 use crate::output::{Column, Object, Row, Tint, count, time};
 
@@ -41,7 +41,7 @@ pub(super) async fn run(given: Invocation, args: Scan) -> Result<(), Failure> {
 }
 
 /// What was judged, after the replicas were told of blocks that came of it.
-pub(super) async fn finished(opened: &Opened, outcome: Outcome) -> Result<Vec<Judged>, Failure> {
+async fn finished(opened: &Opened, outcome: Outcome) -> Result<Vec<Judged>, Failure> {
     let Outcome::Done(judged) = outcome else {
         return Err(Failure::other(
             "somebody else is scanning right now; try again when that is through",
@@ -51,13 +51,24 @@ pub(super) async fn finished(opened: &Opened, outcome: Outcome) -> Result<Vec<Ju
     Ok(judged)
 }
 
+/// Judges the hours that an import has touched.
+pub(super) async fn judge_imported(opened: &Opened) -> Result<(), Failure> {
+    let outcome = scan::run_touched(&opened.db, &terms(&opened.config), "ipctl", now).await?;
+    match finished(opened, outcome).await {
+        Ok(judged) => tell(summary(&judged)),
+        // The records are in, and the hourly scan finds their hours.
+        Err(busy) => warn(format!("{busy}; the next hourly scan judges what was imported")),
+    }
+    Ok(())
+}
+
 /// What the configuration has scans judge by.
-pub(super) fn terms(config: &Config) -> Arc<Terms> {
+fn terms(config: &Config) -> Arc<Terms> {
     Arc::new(Terms::of(config, own_addresses()))
 }
 
 /// How many hours were judged, and what came of it.
-pub(super) fn summary(judged: &[Judged]) -> String {
+fn summary(judged: &[Judged]) -> String {
     if judged.is_empty() {
         return "no hour was due".to_owned();
     }
