@@ -11,7 +11,7 @@
 use std::any::Any;
 use std::future::Future;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(crate) struct Patient {
 }
 
 /// One of them, in the server's data of the connection, which ends with it.
-struct Connection {
+pub(crate) struct Connection {
     /// A handle of its own: a number alone might be somebody else's socket by now.
     socket: TcpStream,
     /// When it may be closed, on the steady clock in microseconds.
@@ -61,13 +61,32 @@ impl Patient {
     /// What the server calls when somebody has connected.
     pub(crate) fn opened(&self, io: &dyn Any, data: &mut Extensions) {
         let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+        if let Some(connection) = self.connection(stream) {
+            data.insert(connection);
+        }
+    }
+
+    /// Somebody who has connected.
+    pub(crate) fn connection(&self, stream: &impl AsFd) -> Option<Arc<Connection>> {
         // Without a file for it the connection is only watched by the server itself.
-        let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
+        let socket = stream.as_fd().try_clone_to_owned().ok()?;
         let until = AtomicU64::new(deadline(Moment::now(), PATIENCE));
         let patience = self.patience;
         let connection = Arc::new(Connection { socket: socket.into(), until, patience });
         self.all.0.lock().push(Arc::downgrade(&connection));
-        data.insert(connection);
+        Some(connection)
+    }
+}
+
+impl Connection {
+    /// It is not overdue from now on.
+    pub(crate) fn asks(&self) {
+        self.until.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// The next request may take its time.
+    pub(crate) fn is_answered(&self) {
+        self.until.store(deadline(Moment::now(), self.patience), Ordering::Relaxed);
     }
 }
 
@@ -113,14 +132,13 @@ where
 {
     let connection = request.conn_data::<Arc<Connection>>().cloned();
     if let Some(connection) = &connection {
-        connection.until.store(u64::MAX, Ordering::Relaxed);
+        connection.asks();
     }
     let answer = service.call(request);
     async move {
         let answer = answer.await;
         if let Some(connection) = connection {
-            let until = deadline(Moment::now(), connection.patience);
-            connection.until.store(until, Ordering::Relaxed);
+            connection.is_answered();
         }
         answer
     }
@@ -147,7 +165,7 @@ impl Unending {
     /// Says that it goes on, once the head of the answer has left.
     pub(crate) fn goes_on(&self) {
         if let Some(connection) = &self.0 {
-            connection.until.store(u64::MAX, Ordering::Relaxed);
+            connection.asks();
         }
     }
 }
@@ -155,7 +173,7 @@ impl Unending {
 impl Drop for Unending {
     fn drop(&mut self) {
         if let Some(connection) = &self.0 {
-            connection.until.store(deadline(Moment::now(), connection.patience), Ordering::Relaxed);
+            connection.is_answered();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From a configuration to answered requests, and to an orderly end.
 
 mod banner;
+mod grpc;
 
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
@@ -13,7 +14,7 @@ use actix_web::dev::{Server, ServerHandle, Service, ServiceRequest, ServiceRespo
 use actix_web::http::ConnectionType;
 use actix_web::{App, Error, HttpServer, web};
 use anyhow::Context as _;
-use futures_util::future::join_all;
+use futures_util::future::{OptionFuture, join_all};
 use ipwarden_core::config::{Config, ConfigError, Loaded, load_with_flags, process_environment};
 use ipwarden_core::context::Context;
 use ipwarden_core::sessions::Audience;
@@ -21,6 +22,7 @@ use ipwarden_engine::clock::Moment;
 use ipwarden_guard::GuardMiddleware;
 
 use self::banner::{Listening, announce};
+use self::grpc::Grpc;
 use crate::auth::door::Door;
 use crate::auth::{WrongKeys, identify};
 use crate::connections::{Connections, PATIENCE, answering, most_per_worker};
@@ -70,10 +72,12 @@ impl Arguments {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let public = bind("public.bind", config.public.bind)?;
     let gate = config.gate.bind.map(|address| bind("gate.bind", address)).transpose()?;
+    let grpc = config.gate.grpc_bind.map(|address| bind("gate.grpc_bind", address)).transpose()?;
     let control = bind("control.bind", config.control.bind)?;
     let listening = Listening {
         public: public.local_addr()?,
         gate: gate.as_ref().map(TcpListener::local_addr).transpose()?,
+        grpc: grpc.as_ref().map(TcpListener::local_addr).transpose()?,
         control: control.local_addr()?,
     };
 
@@ -95,11 +99,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     context.spawn(|stop| connections.clone().watch(stop));
     let public = serve_public(&context, public, &connections)?;
     let gate = gate.map(|gate| serve_gate(&context, gate, &connections)).transpose()?;
+    let grpc = grpc.map(|grpc| serve_grpc(&context, grpc, &connections)).transpose()?;
     let control = serve_control(&context, control, &connections)?;
     announce(&context, &listening);
 
     let guarded = [Some(&public), gate.as_ref()].into_iter().flatten().map(Server::handle);
-    let stopper = stop_on_signal(context.clone(), guarded.collect(), control.handle());
+    let stopper = stop_on_signal(context.clone(), guarded.collect(), grpc, control.handle());
     let stopper = tokio::spawn(stopper);
     let gate = async {
         match gate {
@@ -183,15 +188,25 @@ fn serve_gate(
         .run())
 }
 
-/// Threads of the public listener, and of the gate.
+fn serve_grpc(
+    context: &Arc<Context>,
+    listener: TcpListener,
+    connections: &Connections,
+) -> anyhow::Result<Grpc> {
+    let patient = connections.patient(KEPT_FOR_PROXIES + PATIENCE);
+    Grpc::serve(context, listener, (patient, most_per_worker(all_workers(context))))
+}
+
+/// Threads of the public listener, of the gate, and of the gate over gRPC.
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Threads of all listeners: the control listener has one.
+/// Among how many the connections are divided: the threads of the public listener and of the gate; the
+/// control listener has one thread, and one part is for all of gRPC.
 fn all_workers(context: &Context) -> usize {
-    let busy = if context.config.gate.bind.is_some() { 2 } else { 1 };
-    busy * workers() + 1
+    let gate = &context.config.gate;
+    (1 + usize::from(gate.bind.is_some())) * workers() + 1 + usize::from(gate.grpc_bind.is_some())
 }
 
 /// Answers a request. An answer that leaves while the service stops takes its connection along, so that
@@ -245,8 +260,13 @@ fn serve_control(
         .run())
 }
 
-/// `guarded` are the listeners whose requests are decided about.
-async fn stop_on_signal(context: Arc<Context>, guarded: Vec<ServerHandle>, control: ServerHandle) {
+/// `guarded` and `grpc` are the listeners whose requests are decided about.
+async fn stop_on_signal(
+    context: Arc<Context>,
+    guarded: Vec<ServerHandle>,
+    grpc: Option<Grpc>,
+    control: ServerHandle,
+) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -261,7 +281,8 @@ async fn stop_on_signal(context: Arc<Context>, guarded: Vec<ServerHandle>, contr
     tracing::info!("stopping: accepted requests finish, the log is shipped");
     context.begin_shutdown();
     tokio::time::sleep(NOTICE).await;
-    join_all(guarded.iter().map(|listener| listener.stop(true))).await;
+    let guarded = join_all(guarded.iter().map(|listener| listener.stop(true)));
+    tokio::join!(guarded, OptionFuture::from(grpc.map(Grpc::stop)));
     // Last, so that `/readyz` says until the end that no new requests are wanted.
     control.stop(true).await;
 }

@@ -128,7 +128,7 @@ where
                 }
             };
             if admission.verdict != Verdict::Allowed {
-                let answer = refusal(request.request(), &admission);
+                let answer = refusal(request.headers(), &admission);
                 record(answer.status());
                 return Ok(request.into_response(answer).map_into_right_body());
             }

@@ -5,11 +5,12 @@
 
 use std::borrow::Cow;
 
+use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue,
+    RETRY_AFTER, VARY,
 };
-use actix_web::{HttpRequest, HttpResponse};
 use ipwarden_engine::guard::{Admission, QuotaState, Verdict};
 use serde::Serialize;
 
@@ -103,24 +104,24 @@ impl Refusal {
     }
 }
 
-/// The answer to a request that the guard did not allow.
-pub fn refusal(request: &HttpRequest, admission: &Admission) -> HttpResponse {
+/// The answer to a request with these headers that the guard did not allow.
+pub fn refusal(headers: &HeaderMap, admission: &Admission) -> HttpResponse {
     let refusal = Refusal::of(admission);
     let mut answer = HttpResponse::new(refusal.status);
-    let headers = answer.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    let fields = answer.headers_mut();
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(VARY, HeaderValue::from_static("Accept"));
     if let Some(seconds) = refusal.retry_after {
-        headers.insert(RETRY_AFTER, seconds.into());
+        fields.insert(RETRY_AFTER, seconds.into());
     }
-    let mut answer = match prefers_html(request) {
+    let mut answer = match prefers_html(headers) {
         true => {
             let reference = format!("Reference: {}", refusal.reference);
             let page = Page { title: refusal.title, lines: &[&refusal.detail, &reference] };
             page.into_body_of(answer)
         }
         false => {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
             answer.set_body(refusal.problem()).map_into_boxed_body()
         }
     };
@@ -138,16 +139,16 @@ fn per(seconds: u64) -> String {
     }
 }
 
-/// Whether the client would rather show the answer to a person (RFC 9110, 12.5.1).
+/// Whether a client that sent these headers would rather show the answer to a person (RFC 9110, 12.5.1).
 ///
 /// Browsers name `text/html` when they navigate; programs send `*/*` or name JSON, which wins where
 /// both are named and HTML is not preferred.
-pub fn prefers_html(request: &HttpRequest) -> bool {
+pub fn prefers_html(headers: &HeaderMap) -> bool {
     let (mut html, mut json) = (0.0, 0.0);
-    if !request.headers().get_all(ACCEPT).any(speaks_of_html) {
+    if !headers.get_all(ACCEPT).any(speaks_of_html) {
         return false;
     }
-    for value in request.headers().get_all(ACCEPT) {
+    for value in headers.get_all(ACCEPT) {
         let ranges = value.to_str().unwrap_or_default().to_ascii_lowercase();
         for (media, quality) in ranges.split(',').map(quality_of) {
             match media {

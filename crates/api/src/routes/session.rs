@@ -88,14 +88,14 @@ pub(crate) async fn sign_in(
     match try_sign_in(&request, payload, &context, &door).await {
         Ok((text, session)) => {
             let cookie = cookie::given(&request, door.audience, &text);
-            let mut answer = match prefers_html(&request) {
+            let mut answer = match prefers_html(request.headers()) {
                 true => see(after(door.audience)),
                 false => HttpResponse::Ok().json(Who::of(&session)),
             };
             with_cookie(&mut answer, &cookie);
             answer
         }
-        Err(error) if prefers_html(&request) => refused(&error),
+        Err(error) if prefers_html(request.headers()) => refused(&error),
         Err(error) => error.error_response(),
     }
 }
@@ -109,14 +109,14 @@ pub(crate) async fn sign_out(
 ) -> HttpResponse {
     match try_sign_out(&request, payload, &context, &door).await {
         Ok(()) => {
-            let mut answer = match prefers_html(&request) {
+            let mut answer = match prefers_html(request.headers()) {
                 true => see("/login"),
                 false => HttpResponse::NoContent().finish(),
             };
             with_cookie(&mut answer, &cookie::taken(&request, door.audience));
             answer
         }
-        Err(error) if prefers_html(&request) => refused(&error),
+        Err(error) if prefers_html(request.headers()) => refused(&error),
         Err(error) => error.error_response(),
     }
 }

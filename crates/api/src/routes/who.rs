@@ -47,7 +47,7 @@ pub(crate) async fn who(
     };
     let mut answer = HttpResponse::Ok();
     answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((VARY, "Accept"));
-    if prefers_html(&request) { page(&who, answer.finish()) } else { answer.json(who) }
+    if prefers_html(request.headers()) { page(&who, answer.finish()) } else { answer.json(who) }
 }
 
 fn page(who: &Who, answer: HttpResponse) -> HttpResponse {

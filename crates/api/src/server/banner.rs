@@ -9,6 +9,7 @@ use ipwarden_core::context::Context;
 pub(super) struct Listening {
     pub(super) public: SocketAddr,
     pub(super) gate: Option<SocketAddr>,
+    pub(super) grpc: Option<SocketAddr>,
     pub(super) control: SocketAddr,
 }
 
@@ -31,6 +32,9 @@ fn write_banner(
     writeln!(out, "  public   {:<28} everything here passes the guard", url(listening.public))?;
     if let Some(gate) = listening.gate {
         writeln!(out, "  gate     {:<28} for your own proxies and bouncers", url(gate))?;
+    }
+    if let Some(grpc) = listening.grpc {
+        writeln!(out, "  grpc     {:<28} for your own Envoy's check", url(grpc))?;
     }
     writeln!(out, "  control  {:<28} for operators: API, metrics, health", url(listening.control))?;
     writeln!(out, "  data     {}", data_dir.display())?;

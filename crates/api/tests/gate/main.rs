@@ -5,5 +5,6 @@ mod common;
 
 mod faults;
 mod forward_auth;
+mod grpc;
 mod listener;
 mod passes;

@@ -10,10 +10,12 @@ use std::net::SocketAddr;
 
 use ipwarden_core::db::request_logs::Logged;
 use ipwarden_testbed::front::Front;
-use ipwarden_testbed::front::Proxy::{self, Caddy, Envoy, Haproxy, Nginx, Traefik};
+use ipwarden_testbed::front::Proxy::{self, Caddy, Envoy, EnvoyGrpc, Haproxy, Nginx, Traefik};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use rstest::rstest;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
 use self::backend::{BODY, Backend};
 use self::common::{Bed, Launch, PATIENCE, eventually, field, left};
@@ -32,9 +34,15 @@ struct Site {
 impl Site {
     /// A proxy in front of a backend; it has ipwarden judge each request.
     async fn new(proxy: Proxy, backend: SocketAddr, settings: impl Fn(Launch) -> Launch) -> Site {
-        let launch = Launch::default().with("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", TRUSTED);
+        let launch = Launch::default()
+            .with("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", TRUSTED)
+            .with("IPWARDEN_GATE__GRPC_BIND", "127.0.0.1:0");
         let bed = Bed::embedded(settings(launch)).await;
-        let gate = bed.first().gate.strip_prefix("http://").unwrap().parse().unwrap();
+        let gate = match proxy {
+            EnvoyGrpc => bed.first().announced("grpc"),
+            _ => bed.first().gate.clone(),
+        };
+        let gate = gate.strip_prefix("http://").unwrap().parse().unwrap();
         let start = move || proxy.start(backend, gate);
         let front = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
         let (site, probe) = (Site { front, bed }, browser(PROBE));
@@ -87,7 +95,7 @@ fn keep(launch: Launch) -> Launch {
 #[rstest]
 #[tokio::test]
 async fn five_pass_the_sixth_is_429_and_the_log_shows_the_browser(
-    #[values(Nginx, Traefik, Caddy, Envoy, Haproxy)] proxy: Proxy,
+    #[values(Nginx, Traefik, Caddy, Envoy, EnvoyGrpc, Haproxy)] proxy: Proxy,
 ) {
     let backend = Backend::start();
     let site = Site::new(proxy, backend.address(), keep).await;
@@ -127,7 +135,7 @@ async fn five_pass_the_sixth_is_429_and_the_log_shows_the_browser(
 #[rstest]
 #[tokio::test]
 async fn a_blocked_browser_is_403_and_a_403_of_the_backend_stays_its_own(
-    #[values(Nginx, Traefik, Caddy, Envoy, Haproxy)] proxy: Proxy,
+    #[values(Nginx, Traefik, Caddy, Envoy, EnvoyGrpc, Haproxy)] proxy: Proxy,
 ) {
     let backend = Backend::start();
     let site = Site::new(proxy, backend.address(), keep).await;
@@ -155,7 +163,7 @@ async fn a_blocked_browser_is_403_and_a_403_of_the_backend_stays_its_own(
 #[rstest]
 #[tokio::test]
 async fn what_a_client_claims_in_headers_changes_nothing(
-    #[values(Nginx, Traefik, Caddy, Envoy, Haproxy)] proxy: Proxy,
+    #[values(Nginx, Traefik, Caddy, Envoy, EnvoyGrpc, Haproxy)] proxy: Proxy,
     #[values(
         "",
         "x-forwarded-for",
@@ -199,7 +207,7 @@ async fn what_a_client_claims_in_headers_changes_nothing(
         let answer = request.send().await.unwrap();
         statuses.push(answer.status().as_u16());
     }
-    if proxy == Envoy && !hop_by_hop.is_empty() {
+    if matches!(proxy, Envoy | EnvoyGrpc) && !hop_by_hop.is_empty() {
         assert_eq!(statuses, [400; 7], "Envoy itself answers so to who nominates these");
         site.records(0).await;
         return;
@@ -212,12 +220,50 @@ async fn what_a_client_claims_in_headers_changes_nothing(
     }
 }
 
+/// The status that somebody at this address gets who sends these bytes.
+async fn raw_status(address: &str, site: SocketAddr, request: &[u8]) -> u16 {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+    let mut stream = socket.connect(site).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[9..]).parse().unwrap()
+}
+
+#[rstest]
+#[tokio::test]
+async fn bytes_that_are_no_text_lead_nobody_past_his_quota(
+    #[values(Nginx, Traefik, Caddy, Envoy, EnvoyGrpc, Haproxy)] proxy: Proxy,
+) {
+    let backend = Backend::start();
+    let site = Site::new(proxy, backend.address(), keep).await;
+    let (ada, reached) = (browser("127.0.0.84"), backend.count());
+    for _ in 0..5 {
+        assert_eq!(site.get(&ada, "/").await.status(), 200);
+    }
+    for (method, path, agent) in [
+        (&b"GET"[..], &b"/caf\xe9"[..], &b"x"[..]),
+        (b"GET", b"/?q=\xff\xfe", b"x"),
+        (b"GET", b"/", b"\xff\xfe\x80"),
+        (b"G\xcbT", b"/", b"x"),
+    ] {
+        let head = b" HTTP/1.1\r\nhost: a\r\nuser-agent: ";
+        let request = [method, b" ", path, head, agent, b"\r\n\r\n"].concat();
+        let status = raw_status("127.0.0.84", site.front.address(), &request).await;
+        // Some of them refuse such bytes themselves.
+        assert!([400, 429].contains(&status), "{}: {status}", request.escape_ascii());
+    }
+    assert_eq!(backend.count() - reached, 5);
+}
+
 /// What a proxy does while ipwarden is stopped, as its recipe says.
 #[rstest]
 #[case(Nginx, 200)]
 #[case(Traefik, 500)]
 #[case(Caddy, 502)]
 #[case(Envoy, 503)]
+#[case(EnvoyGrpc, 503)]
 #[case(Haproxy, 200)]
 #[tokio::test]
 async fn without_ipwarden_the_choice_of_the_recipe_holds(
@@ -227,7 +273,11 @@ async fn without_ipwarden_the_choice_of_the_recipe_holds(
     let backend = Backend::start();
     let gate = SocketAddr::from(([127, 0, 0, 1], ipwarden_testbed::lasting_port().unwrap()));
     let mut site = Site::new(proxy, backend.address(), |launch| {
-        launch.with("IPWARDEN_GATE__BIND", &gate.to_string())
+        let key = match proxy {
+            EnvoyGrpc => "IPWARDEN_GATE__GRPC_BIND",
+            _ => "IPWARDEN_GATE__BIND",
+        };
+        launch.with(key, &gate.to_string())
     })
     .await;
     let ada = browser("127.0.0.81");
@@ -253,7 +303,7 @@ async fn without_ipwarden_the_choice_of_the_recipe_holds(
 #[rstest]
 #[tokio::test]
 async fn an_application_that_wraps_itself_takes_the_pass_that_the_recipe_hands_on(
-    #[values(Nginx, Traefik, Caddy, Envoy, Haproxy)] proxy: Proxy,
+    #[values(Nginx, Traefik, Caddy, Envoy, EnvoyGrpc, Haproxy)] proxy: Proxy,
 ) {
     let public = SocketAddr::from(([127, 0, 0, 1], ipwarden_testbed::lasting_port().unwrap()));
     let site = Site::new(proxy, public, |launch| {

@@ -10,6 +10,7 @@
 //! under that name.
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -29,13 +30,13 @@ use ipwarden_guard::{
     Pending, Question, Refusal, admission_fields, ask, issue_pass, peer, refusal,
 };
 
-use super::original::{Convention, original};
+use super::original::{Convention, Original, original};
 use crate::error::ApiError;
 
-const VERDICT: HeaderName = HeaderName::from_static("x-ipwarden-verdict");
-const CLIENT_IP: HeaderName = HeaderName::from_static("x-ipwarden-client-ip");
-const STATUS: HeaderName = HeaderName::from_static("x-ipwarden-status");
-const PROBLEM: HeaderName = HeaderName::from_static("x-ipwarden-problem");
+pub(super) const VERDICT: HeaderName = HeaderName::from_static("x-ipwarden-verdict");
+pub(super) const CLIENT_IP: HeaderName = HeaderName::from_static("x-ipwarden-client-ip");
+pub(super) const STATUS: HeaderName = HeaderName::from_static("x-ipwarden-status");
+pub(super) const PROBLEM: HeaderName = HeaderName::from_static("x-ipwarden-problem");
 
 /// In front of what Envoy's HTTP check was asked for.
 pub(crate) const EXT_AUTHZ: &str = "/v1/ext-authz";
@@ -52,12 +53,12 @@ pub(crate) struct Asker {
 /// What a proxy is believed, besides the original request.
 #[derive(Clone, Debug)]
 pub(crate) struct Headers {
-    client_ip: HeaderName,
-    identity: Option<HeaderName>,
+    pub(super) client_ip: HeaderName,
+    pub(super) identity: Option<HeaderName>,
 }
 
 /// What came of a question.
-struct Decided {
+pub(super) struct Decided {
     admission: Admission,
     pending: Pending,
     /// The field for the application behind the proxy, if it was admitted and there is a secret.
@@ -69,7 +70,10 @@ pub(crate) async fn forward_auth(
     request: HttpRequest,
     asker: web::Data<Asker>,
 ) -> Result<HttpResponse, ApiError> {
-    asker.decide(&request, Convention::Forwarded).await.map(|decided| decided.answer(&request))
+    asker
+        .decide(&request, Convention::Forwarded)
+        .await
+        .map(|decided| decided.answer(request.headers()))
 }
 
 /// For Envoy's HTTP check, which takes exactly 200 for a yes.
@@ -78,7 +82,7 @@ pub(crate) async fn ext_authz(
     asker: web::Data<Asker>,
 ) -> Result<HttpResponse, ApiError> {
     let convention = Convention::Behind(EXT_AUTHZ);
-    asker.decide(&request, convention).await.map(|decided| decided.answer(&request))
+    asker.decide(&request, convention).await.map(|decided| decided.answer(request.headers()))
 }
 
 /// For nginx, which makes a 500 of any other refusal than 401 and 403: both are 403, and fields hold what
@@ -113,17 +117,37 @@ impl Asker {
         self.worker.get_or_init(|| Rc::new(self.guard.worker()))
     }
 
+    /// Decides about what a proxy asks over HTTP.
     async fn decide(
         &self,
         request: &HttpRequest,
         convention: Convention,
     ) -> Result<Decided, ApiError> {
-        let peer = peer(request);
-        if !self.guard.resolver().is_trusted(peer) {
-            return Err(ApiError::NotTrusted);
-        }
+        let peer = self.trusted(peer(request))?;
         let original = original(request, convention)?;
-        let headers = request.headers();
+        Ok(self.judge(peer, request.headers(), &original).await)
+    }
+
+    /// The peer, if it is one that may ask.
+    pub(super) fn trusted(&self, peer: IpAddr) -> Result<IpAddr, ApiError> {
+        match self.guard.resolver().is_trusted(peer) {
+            true => Ok(peer),
+            false => Err(ApiError::NotTrusted),
+        }
+    }
+
+    /// What a proxy is believed, besides the original request.
+    pub(super) fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// Decides about an original request; the headers are what a trusted proxy sends of it.
+    pub(super) async fn judge(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        original: &Original<'_>,
+    ) -> Decided {
         let forwarded: Vec<&[u8]> =
             headers.get_all(&self.headers.client_ip).map(|line| line.as_bytes()).collect();
         let head = RequestHead {
@@ -136,17 +160,17 @@ impl Asker {
         let user_agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
         let question = Question { head, user_agent };
         let (admission, pending) =
-            ask(self.worker(), question, || self.identity(request), Moment::now()).await;
+            ask(self.worker(), question, || self.identity(headers), Moment::now()).await;
         let mut pass = HeaderMap::new();
         if let (Some(passes), Verdict::Allowed) = (&self.passes, admission.verdict) {
             issue_pass(&mut pass, passes, &admission, original.method, &original.uri);
         }
-        Ok(Decided { admission, pending, pass })
+        Decided { admission, pending, pass }
     }
 
     /// Whom the proxy has authenticated. Nobody if it names two: one of them is the client's word.
-    fn identity(&self, request: &HttpRequest) -> Option<Identity> {
-        let mut values = request.headers().get_all(self.headers.identity.as_ref()?);
+    fn identity(&self, headers: &HeaderMap) -> Option<Identity> {
+        let mut values = headers.get_all(self.headers.identity.as_ref()?);
         match (values.next()?.to_str().ok()?.trim(), values.next()) {
             ("", _) | (_, Some(_)) => None,
             // Keys have identities too, and must not be posed as.
@@ -156,10 +180,11 @@ impl Asker {
 }
 
 impl Decided {
-    fn answer(self, request: &HttpRequest) -> HttpResponse {
+    /// For whoever passes any status on. The headers are the original request's.
+    pub(super) fn answer(self, headers: &HeaderMap) -> HttpResponse {
         let mut answer = match self.admission.verdict {
             Verdict::Allowed => allowed(self.pass),
-            Verdict::Blocked(_) | Verdict::Throttled => refusal(request, &self.admission),
+            Verdict::Blocked(_) | Verdict::Throttled => refusal(headers, &self.admission),
         };
         fields(&mut answer, &self.admission);
         self.pending.answered(answer.status());

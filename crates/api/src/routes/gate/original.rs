@@ -10,6 +10,7 @@ use std::borrow::Cow;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, HeaderName};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context;
 
 use crate::error::ApiError;
 
@@ -52,10 +53,18 @@ pub(crate) fn original(
         Convention::Appsec => ("x-crowdsec-appsec-verb", "x-crowdsec-appsec-uri"),
         Convention::Behind(prefix) => return behind(question, prefix),
     };
-    let (method, uri) = (HeaderName::from_static(method), HeaderName::from_static(uri));
+    let only = |name| only(question.headers(), &HeaderName::from_static(name));
+    let ((method, name), (uri, target)) = (only(method)?, only(uri)?);
+    Ok(Original { method: self::method(method, &name)?, uri: self::uri(uri, &target)? })
+}
+
+/// Reads the request that Envoy describes over gRPC.
+pub(crate) fn described(
+    request: &attribute_context::HttpRequest,
+) -> Result<Original<'_>, ApiError> {
     Ok(Original {
-        method: self::method(question.headers(), &method)?,
-        uri: self::uri(question.headers(), &uri)?,
+        method: method(request.method.as_bytes(), "attributes.request.http.method")?,
+        uri: uri(request.path.as_bytes(), "attributes.request.http.path")?,
     })
 }
 
@@ -70,17 +79,15 @@ fn behind<'a>(question: &'a HttpRequest, prefix: &str) -> Result<Original<'a>, A
     Ok(Original { method: question.method().as_str(), uri: visible(uri.as_bytes()) })
 }
 
-fn method<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a str, ApiError> {
-    let value = only(headers, name)?;
+fn method<'a>(value: &'a [u8], field: &str) -> Result<&'a str, ApiError> {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     match std::str::from_utf8(value) {
         Ok(method) if !method.is_empty() && value.iter().all(is_token) => Ok(method),
-        _ => Err(malformed(name, "must hold the method of the original request, such as GET")),
+        _ => Err(malformed(field, "must hold the method of the original request, such as GET")),
     }
 }
 
-fn uri<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Cow<'a, str>, ApiError> {
-    let value = only(headers, name)?;
+fn uri<'a>(value: &'a [u8], field: &str) -> Result<Cow<'a, str>, ApiError> {
     let found = match value {
         [b'/', ..] | b"*" => Some(value),
         _ => behind_authority(value),
@@ -89,7 +96,7 @@ fn uri<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Cow<'a, str>, Ap
         Some(b"") => Ok(Cow::Borrowed("/")),
         Some(query @ [b'?', ..]) => Ok(format!("/{}", visible(query)).into()),
         Some(uri) => Ok(visible(uri)),
-        None => Err(malformed(name, "must hold the original target, such as /path?query")),
+        None => Err(malformed(field, "must hold the original target, such as /path?query")),
     }
 }
 
@@ -105,15 +112,15 @@ fn behind_authority(target: &[u8]) -> Option<&[u8]> {
     (authority > 0).then(|| &rest[authority..]).filter(|rest| !rest.starts_with(b"#"))
 }
 
-/// The one value of a header.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], ApiError> {
-    let mut values = headers.get_all(name);
+/// The one value of a header, and its name for people.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<(&'a [u8], String), ApiError> {
+    let (mut values, field) = (headers.get_all(name), shown(name));
     match (values.next(), values.next()) {
-        (Some(value), None) => Ok(value.as_bytes()),
+        (Some(value), None) => Ok((value.as_bytes(), field)),
         (Some(_), Some(_)) => {
-            Err(malformed(name, "must be there once: the proxy has to overwrite it"))
+            Err(malformed(&field, "must be there once: the proxy has to overwrite it"))
         }
-        (None, _) => Err(malformed(name, "is missing: the proxy has to send it")),
+        (None, _) => Err(malformed(&field, "is missing: the proxy has to send it")),
     }
 }
 
@@ -132,9 +139,8 @@ fn visible(text: &[u8]) -> Cow<'_, str> {
     }
 }
 
-fn malformed(name: &HeaderName, what: &str) -> ApiError {
-    let field = shown(name);
-    ApiError::Malformed { detail: format!("{field} {what}."), field }
+fn malformed(field: &str, what: &str) -> ApiError {
+    ApiError::Malformed { detail: format!("{field} {what}."), field: field.to_owned() }
 }
 
 /// A header's name as documents write it.
