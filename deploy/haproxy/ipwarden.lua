@@ -22,7 +22,7 @@ core.register_action("ipwarden", { "http-req" }, function(txn)
     local headers = {
         ["host"] = { "ipwarden" },
         ["x-forwarded-method"] = { txn.f:method() },
-        ["x-forwarded-uri"] = { txn.f:pathq() },
+        ["x-forwarded-uri"] = { txn.f:url() },
         ["x-forwarded-for"] = { txn.f:src() },
     }
     for _, name in ipairs({ "user-agent", "accept" }) do
@@ -44,7 +44,8 @@ core.register_action("ipwarden", { "http-req" }, function(txn)
         if pass then
             txn.http:req_set_header("X-Ipwarden-Pass", pass)
         end
-    elseif answer.status == 403 or answer.status == 429 then
+    elseif answer.status >= 400 and answer.status < 500 then
+        -- 403 and 429, and whatever the gate cannot understand.
         local reply = txn:reply{ status = answer.status, body = answer.body }
         for _, name in ipairs(PASSED_ON) do
             local value = first(answer.headers, name)

@@ -257,6 +257,36 @@ async fn bytes_that_are_no_text_lead_nobody_past_his_quota(
     assert_eq!(backend.count() - reached, 5);
 }
 
+#[rstest]
+#[tokio::test]
+async fn odd_requests_reach_no_backend_beyond_the_quota_and_are_no_500(
+    #[values(Nginx, Traefik, Caddy, Envoy, EnvoyGrpc, Haproxy)] proxy: Proxy,
+) {
+    let backend = Backend::start();
+    let site = Site::new(proxy, backend.address(), keep).await;
+    let (ada, reached) = (browser("127.0.0.85"), backend.count());
+    for _ in 0..5 {
+        assert_eq!(site.get(&ada, "/").await.status(), 200);
+    }
+    let many: String = (0..200).map(|number| format!("x-{number}: 1\r\n")).collect();
+    for (line, fields) in [
+        ("GET http://a/x", ""),
+        ("GET http://a?x=y", ""),
+        ("GET http://a", ""),
+        ("OPTIONS *", ""),
+        ("CONNECT a:80", ""),
+        ("GET //x", ""),
+        ("GET /#x", ""),
+        ("PROPFIND /", ""),
+        ("GET /", &many),
+    ] {
+        let request = format!("{line} HTTP/1.1\r\nhost: a\r\n{fields}\r\n");
+        let status = raw_status("127.0.0.85", site.front.address(), request.as_bytes()).await;
+        assert_ne!(status, 500, "{line}: {}", site.front.log().unwrap());
+    }
+    assert_eq!(backend.count() - reached, 5);
+}
+
 /// What a proxy does while ipwarden is stopped, as its recipe says.
 #[rstest]
 #[case(Nginx, 200)]

@@ -15,12 +15,13 @@ use std::rc::Rc;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use actix_web::body::MessageBody as _;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderName,
     RETRY_AFTER, USER_AGENT,
 };
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use ipwarden_core::config::Config;
 use ipwarden_core::context::Context;
 use ipwarden_engine::clock::Moment;
@@ -85,13 +86,13 @@ pub(crate) async fn ext_authz(
     asker.decide(&request, convention).await.map(|decided| decided.answer(request.headers()))
 }
 
-/// For nginx, which makes a 500 of any other refusal than 401 and 403: both are 403, and fields hold what
+/// For nginx, which makes a 500 of any other refusal than 401 and 403: all are 403, and fields hold what
 /// the recipe makes the true answer of.
-pub(crate) async fn nginx(
-    request: HttpRequest,
-    asker: web::Data<Asker>,
-) -> Result<HttpResponse, ApiError> {
-    asker.decide(&request, Convention::Nginx).await.map(Decided::answer_to_nginx)
+pub(crate) async fn nginx(request: HttpRequest, asker: web::Data<Asker>) -> HttpResponse {
+    match asker.decide(&request, Convention::Nginx).await {
+        Ok(decided) => decided.answer_to_nginx(),
+        Err(error) => misunderstood_to_nginx(&error),
+    }
 }
 
 impl Headers {
@@ -215,17 +216,35 @@ fn allowed(pass: HeaderMap) -> HttpResponse {
     answer
 }
 
-/// The body is also in a field: nginx throws the body of an answer to its question away.
 fn to_nginx(refusal: &Refusal) -> HttpResponse {
-    let problem = refusal.problem();
-    let mut answer = HttpResponse::Forbidden().body(problem.clone());
-    let kind = HeaderValue::from_static("application/problem+json");
-    answer.headers_mut().insert(CONTENT_TYPE, kind);
-    insert(&mut answer, PROBLEM, &problem);
+    let mut answer = refused_to_nginx(refusal.problem());
     if let Some(seconds) = refusal.retry_after {
         insert(&mut answer, RETRY_AFTER, &seconds.to_string());
     }
     answer
+}
+
+/// A stranger is told no more than on the other routes.
+fn misunderstood_to_nginx(error: &ApiError) -> HttpResponse {
+    let answer = error.error_response();
+    let status = answer.status();
+    if status == StatusCode::FORBIDDEN {
+        return answer;
+    }
+    let problem = answer.into_body().try_into_bytes().unwrap_or_default();
+    let mut answer = refused_to_nginx(String::from_utf8_lossy(&problem).into_owned());
+    insert(&mut answer, STATUS, status.as_str());
+    insert(&mut answer, CACHE_CONTROL, "no-store");
+    answer
+}
+
+/// The body is also in a field: nginx throws the body of an answer to its question away.
+fn refused_to_nginx(problem: String) -> HttpResponse {
+    let mut answer = HttpResponse::Forbidden().finish();
+    insert(&mut answer, PROBLEM, &problem);
+    let kind = HeaderValue::from_static("application/problem+json");
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer.set_body(problem).map_into_boxed_body()
 }
 
 fn fields(answer: &mut HttpResponse, admission: &Admission) {
