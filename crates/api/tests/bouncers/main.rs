@@ -6,7 +6,9 @@ mod common;
 
 mod appsec;
 mod client;
+mod firewall;
 mod look_ups;
 mod million;
+mod quirks;
 mod real;
 mod streams;

@@ -1,7 +1,6 @@
 //! Bouncers as they are published, with their URL and key and nothing else of ours.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,20 +10,20 @@ use std::time::Duration;
 use ipwarden_core::keys::Role;
 use tempfile::TempDir;
 
-use super::client::{allow, block, ipctl};
+use super::client::{block, ipctl};
 use super::common::{Bed, Launch, eventually};
 
 /// Bouncers ask every second here; the machine may be busy.
-const SOON: Duration = Duration::from_secs(60);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
 /// A program of somebody else's; killed when dropped.
-struct Program {
-    child: Child,
+pub(super) struct Program {
+    pub(super) child: Child,
     said: Arc<Mutex<String>>,
 }
 
 impl Program {
-    fn start(command: &mut Command) -> Program {
+    pub(super) fn start(command: &mut Command) -> Program {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -45,7 +44,7 @@ impl Program {
         Program { child, said }
     }
 
-    fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
@@ -65,7 +64,7 @@ impl Drop for Program {
 }
 
 /// A program that Debian installs, or how to get it.
-fn installed(name: &str) -> PathBuf {
+pub(super) fn installed(name: &str) -> PathBuf {
     ["/usr/bin", "/usr/sbin"]
         .map(|directory| Path::new(directory).join(name))
         .into_iter()
@@ -73,6 +72,15 @@ fn installed(name: &str) -> PathBuf {
         .unwrap_or_else(|| {
             panic!("no {name}: bash .ci/test installs it, or apt-get install {name}")
         })
+}
+
+/// What `.ci/test` has put below `target/`.
+fn of_test(path: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    let path = target.join(path);
+    assert!(path.exists(), "no {}: bash .ci/test installs it there", path.display());
+    path
 }
 
 async fn applied(bed: &Bed) -> serde_json::Value {
@@ -84,10 +92,7 @@ async fn applied(bed: &Bed) -> serde_json::Value {
 async fn pycrowdsec_streams_and_asks() {
     let bed = Bed::embedded(Launch::default()).await;
     let replica = bed.first();
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
-    let python = target.join("bouncers/bin/python3");
-    assert!(python.exists(), "no {}: bash .ci/test installs pycrowdsec there", python.display());
+    let python = of_test("bouncers/bin/python3");
     block(&bed, "203.0.113.9", "4h").await;
     let key = bed.key(Role::Bouncer).await;
     let script = r#"
@@ -113,6 +118,60 @@ while client.is_running():
     ipctl(replica, &["unblock", "203.0.113.9"]);
     says("held 2001:db8:9::/48 .").await;
     assert_eq!(applied(&bed).await[0]["type"], "python-bouncer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodejs_bouncer_asks_and_streams() {
+    let bed = Bed::embedded(Launch::default()).await;
+    let replica = bed.first();
+    block(&bed, "203.0.113.9", "4h").await;
+    block(&bed, "198.51.100.0/24", "permanent").await;
+    block(&bed, "2001:db8:9::1", "4h").await;
+    block(&bed, "2001:db8:a::/48", "4h").await;
+    let key = bed.key(Role::Bouncer).await;
+    let script = r#"
+import { CrowdSecBouncer } from "@crowdsec/nodejs-bouncer";
+const [url, bouncerApiToken, mode, ...asked] = process.argv.slice(1);
+const streamMode = mode === "stream";
+const bouncer = new CrowdSecBouncer({ url, bouncerApiToken, streamMode });
+console.log("health", JSON.stringify(await bouncer.lapiClient.checkConnectionHealth()));
+for (;;) {
+    if (streamMode) await bouncer.refreshDecisions({ scopes: ["ip", "range"] });
+    const said = [];
+    for (const ip of asked) said.push((await bouncer.getIpRemediation(ip)).remediation);
+    console.log(mode, said.join(" "));
+    // Counts what is refused, and tells the gate.
+    await bouncer.getResponse({ ip: asked[0], remediation: said[0], origin: "manual" });
+    await bouncer.pushUsageMetrics("edge");
+    if (!streamMode) break;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+}
+"#;
+    let run = |mode: &str, asked: &[&str]| {
+        let mut command = Command::new("node");
+        command.env("LOG_LEVEL", "warn").args(["--input-type=module", "-e", script]);
+        command.args([&replica.gate, &key, mode]).args(asked);
+        Program::start(command.current_dir(of_test("bouncers-node")))
+    };
+    let says = async |program: &Program, what: &str| {
+        eventually(SOON, what, async || program.said().contains(what).then_some(())).await;
+    };
+    let asked = ["203.0.113.9", "203.0.113.77", "198.51.100.7", "2001:db8:9::1", "2001:db8:a::5"];
+    let live = run("live", &asked);
+    says(&live, r#"health {"status":"OK","error":null}"#).await;
+    says(&live, "live ban bypass ban ban ban").await;
+    // In its stream mode it knows no network of IPv6, and compares addresses of IPv6 spelt in full.
+    let stream = run("stream", &asked[..3]);
+    says(&stream, "stream ban bypass ban").await;
+    ipctl(replica, &["block", "203.0.113.77", "--for", "1h"]);
+    ipctl(replica, &["unblock", "203.0.113.9"]);
+    says(&stream, "stream bypass ban ban").await;
+    ipctl(replica, &["unblock", "198.51.100.0/24"]);
+    says(&stream, "stream bypass ban bypass").await;
+    let (bouncer, _) =
+        eventually(SOON, "it was seen", async || applied(&bed).await.get(0).cloned()).await;
+    assert_eq!(bouncer["type"], "nodejs-cs-bouncer");
+    assert!(bouncer["version"].as_str().unwrap().starts_with('v'), "{bouncer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,106 +222,4 @@ fn run_with(bouncer: &Path, dir: &TempDir, settings: &str) -> Program {
     let file = dir.path().join("bouncer.yaml");
     std::fs::write(&file, settings).unwrap();
     Program::start(Command::new(bouncer).arg("-c").arg(file))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn crowdsec_firewall_bouncer_keeps_its_sets_of_nftables() {
-    let bed = Bed::embedded(Launch::default()).await;
-    let replica = bed.first();
-    let (bouncer, nft) = (installed("crowdsec-firewall-bouncer"), installed("nft"));
-    let dir = tempfile::tempdir().unwrap();
-    // The namespace has no way to the API but a socket in the file system.
-    let socket = dir.path().join("gate.sock");
-    relay(socket.clone(), replica.gate.strip_prefix("http://").unwrap().parse().unwrap());
-    block(&bed, "203.0.113.9", "4h").await;
-    block(&bed, "2001:db8:9::1", "permanent").await;
-    let settings = format!(
-        "mode: nftables\npid_dir: {dir}\nupdate_frequency: 1s\ndaemonize: false\nlog_mode: stdout\n\
-         log_dir: {dir}\nlog_level: info\napi_url: http://127.0.0.1:8081/\napi_key: {}\n\
-         disable_ipv6: false\ndeny_action: DROP\ndeny_log: false\nsupported_decisions_types:\n  - ban\n\
-         blacklists_ipv4: crowdsec-blacklists\nblacklists_ipv6: crowdsec6-blacklists\n\
-         nftables:\n  ipv4:\n    enabled: true\n    set-only: false\n    table: crowdsec\n    chain: crowdsec-chain\n\
-         \x20 ipv6:\n    enabled: true\n    set-only: false\n    table: crowdsec6\n    chain: crowdsec6-chain\n\
-         prometheus:\n  enabled: false\n",
-        bed.key(Role::Bouncer).await,
-        dir = dir.path().display(),
-    );
-    std::fs::write(dir.path().join("bouncer.yaml"), settings).unwrap();
-    let relay = r#"
-import socket, sys, threading
-def copy(one, other):
-    while data := one.recv(65536):
-        other.sendall(data)
-    other.shutdown(socket.SHUT_WR)
-listener = socket.create_server(("127.0.0.1", 8081))
-open("listening", "w")
-while True:
-    one, _ = listener.accept()
-    other = socket.socket(socket.AF_UNIX)
-    other.connect(sys.argv[1])
-    threading.Thread(target=copy, args=(one, other), daemon=True).start()
-    threading.Thread(target=copy, args=(other, one), daemon=True).start()
-"#;
-    std::fs::write(dir.path().join("relay.py"), relay).unwrap();
-    let script = format!(
-        "set -e\n{ip} link set lo up\n{nft} list ruleset >/dev/null\necho in its own network\n\
-         cd {dir}\npython3 relay.py gate.sock & relay=$!\nuntil [ -e listening ]; do sleep 0.1; done\n\
-         {bouncer} -c bouncer.yaml & bouncer=$!\ntrap 'kill $relay $bouncer' TERM EXIT\n\
-         while kill -0 $bouncer; do {nft} list ruleset >ruleset.new && mv ruleset.new ruleset; sleep 0.3; done\n",
-        ip = installed("ip").display(),
-        nft = nft.display(),
-        bouncer = bouncer.display(),
-        dir = dir.path().display(),
-    );
-    let mut program = Program::start(Command::new("unshare").args([
-        "--user",
-        "--map-root-user",
-        "--net",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "sh",
-        "-c",
-        &script,
-    ]));
-    let (began, _) = eventually(SOON, "it begins or is not let", async || {
-        match program.child.try_wait().unwrap() {
-            Some(_) => Some(false),
-            None => program.said().contains("in its own network").then_some(true),
-        }
-    })
-    .await;
-    if !began {
-        return eprintln!(
-            "NOT RUN: this kernel lets us have no network of our own: {}",
-            program.said()
-        );
-    }
-    let ruleset = || std::fs::read_to_string(dir.path().join("ruleset")).unwrap_or_default();
-    let holds = async |what: &str, any: bool| {
-        eventually(SOON, what, async || (ruleset().contains(what) == any).then_some(())).await;
-    };
-    holds("203.0.113.9 timeout", true).await;
-    holds("2001:db8:9::1 timeout", true).await;
-    ipctl(replica, &["block", "203.0.113.10", "--for", "1h"]);
-    holds("203.0.113.10 timeout", true).await;
-    ipctl(replica, &["unblock", "203.0.113.9"]);
-    holds("203.0.113.9 timeout", false).await;
-    // What is allowed is taken out.
-    allow(&bed, "203.0.113.10").await;
-    holds("203.0.113.10 timeout", false).await;
-    assert!(ruleset().contains("2001:db8:9::1"), "the rest stays:\n{}", ruleset());
-}
-
-/// Carries what comes to a socket in the file system to an address.
-fn relay(socket: PathBuf, to: SocketAddr) {
-    let listener = tokio::net::UnixListener::bind(socket).unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut one, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut other = tokio::net::TcpStream::connect(to).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
-            });
-        }
-    });
 }

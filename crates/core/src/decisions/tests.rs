@@ -1,10 +1,13 @@
 //! The book against a model that looks at single addresses.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipwarden_engine::network::Network;
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::book::{Book, Ends};
 use super::news::{ListNews, Listed};
@@ -42,6 +45,38 @@ fn all(book: &Book, filter: &Filter, blocks: usize) -> Vec<Decision> {
             None => return all,
         }
     }
+}
+
+/// How long a look-up takes among so many blocks, the median of a thousand.
+fn look_up(blocks: u32) -> Duration {
+    let first = Ipv4Addr::new(11, 0, 0, 0).to_bits();
+    let address = |number: u32| Network::from(IpAddr::from(Ipv4Addr::from(first + number)));
+    let rows = (0..blocks).map(|number| row(address(number * 2), number.into(), None, "import"));
+    let book = Book::of(1, rows.collect(), Vec::new(), &Book::default());
+    let mut times: Vec<Duration> = (0..1_000)
+        .map(|number| {
+            // Every other one is blocked.
+            let network = address(number * (blocks / 500).max(1) / 2);
+            let started = Instant::now();
+            let found = book.holding(network, &Filter::default(), NOW);
+            let took = started.elapsed();
+            assert!(found.len() <= 1);
+            took
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[test]
+fn a_look_up_costs_the_same_with_ten_and_with_a_million_blocks() {
+    let (few, many) = (look_up(10), look_up(1_000_000));
+    eprintln!("a look-up: {few:.1?} with 10 blocks, {many:.1?} with 1,000,000");
+    // A map of a million is some levels deeper, and not in the cache of the processor.
+    assert!(
+        many < few * 20,
+        "{few:?} {many:?}: a scan would take a hundred thousand times as long"
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ async fn answer(
     key_of_bouncer(request, key)?;
     let mut named = headers.get_all(&IP);
     let client = match (named.next(), named.next()) {
-        (Some(address), None) => parse_address(address.as_bytes()),
+        (Some(address), None) => parse_address(without_zone(address.as_bytes())),
         _ => None,
     };
     let client = client.ok_or_else(|| {
@@ -85,6 +85,11 @@ async fn answer(
     admission_fields(answer.headers_mut(), &admission);
     pending.answered(status);
     Ok(answer)
+}
+
+/// Caddy names the interface of a link-local client as well (RFC 4007, 11).
+fn without_zone(address: &[u8]) -> &[u8] {
+    address.split(|byte| *byte == b'%').next().unwrap_or_default()
 }
 
 /// Reads a body to its end, so that the connection can bring the next question.

@@ -33,7 +33,8 @@ pub(crate) async fn stream(
     context: web::Data<Context>,
 ) -> Result<HttpResponse, Refused> {
     let parameters = Parameters::of(&request)?;
-    let startup = parameters.flag("startup")?.unwrap_or(false);
+    // The Lua bouncer says `nil` when it has forgotten: what it was told before, it has still.
+    let startup = matches!(parameters.flag("startup"), Ok(Some(true)));
     let filter = parameters.filter();
     let mut answer = HttpResponse::Ok();
     answer.content_type(ContentType::json());
