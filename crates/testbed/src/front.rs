@@ -45,8 +45,10 @@ impl Proxy {
         on_a_port(free_port, |port| {
             let prefix = format!("ipwarden-{}-", self.name());
             let directory = tempfile::Builder::new().prefix(&prefix).tempdir()?.keep();
+            let inner = free_port()?;
             for (name, text) in self.recipe() {
-                std::fs::write(directory.join(name), self.adapted(text, port, backend, gate)?)?;
+                let text = text.replace("127.0.0.1:8001", &format!("127.0.0.1:{inner}"));
+                std::fs::write(directory.join(name), self.adapted(&text, port, backend, gate)?)?;
             }
             let own = Private::start_new(
                 Launch {

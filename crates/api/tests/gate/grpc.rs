@@ -27,7 +27,6 @@ use super::common::{Bed, Launch, PATIENCE, Replica, eventually, left};
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
     code: Code,
-    /// For the client, if it is refused.
     status: u32,
     body: String,
     to_client: BTreeMap<String, String>,
