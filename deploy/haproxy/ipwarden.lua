@@ -5,6 +5,8 @@
 local GATE = "http://127.0.0.1:8081/v1/forward-auth"
 -- In milliseconds.
 local PATIENCE = 2000
+-- Without ipwarden everybody passes. To fail closed (503), write `false`.
+local FAIL_OPEN = true
 
 -- What a refusal of the gate brings along for the client.
 local PASSED_ON = {
@@ -17,7 +19,17 @@ local function first(headers, name)
     return values and values[0]
 end
 
+local function unanswered(txn)
+    if not FAIL_OPEN then
+        txn:done(txn:reply{ status = 503 })
+    end
+end
+
 core.register_action("ipwarden", { "http-req" }, function(txn)
+    -- Nobody waits for what is known to be away.
+    if txn.f:nbsrv("ipwarden") == 0 then
+        return unanswered(txn)
+    end
     -- Nothing that the client sent goes along but what is named here.
     local headers = {
         ["host"] = { "ipwarden" },
@@ -54,7 +66,7 @@ core.register_action("ipwarden", { "http-req" }, function(txn)
             end
         end
         txn:done(reply)
+    else
+        unanswered(txn)
     end
-    -- Anything else is no answer: the request passes. To fail closed, write here:
-    -- else txn:done(txn:reply{ status = 503 })
 end)

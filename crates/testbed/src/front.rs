@@ -26,6 +26,15 @@ pub enum Proxy {
     Haproxy,
 }
 
+/// What a proxy does about requests while nobody answers its questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// As its recipe stands.
+    Recipes,
+    /// As the recipe says that one may choose. Caddy's names nothing.
+    Other,
+}
+
 /// A running proxy; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Front {
@@ -34,11 +43,17 @@ pub struct Front {
 }
 
 impl Proxy {
-    /// Starts it in front of a backend; it asks the gate about each request.
+    /// Starts it in front of a backend; it asks the gate about each request. Without the gate it does what its
+    /// recipe chooses, or the other thing that the recipe names.
     ///
     /// # Errors
     /// If it is not installed, or does not start.
-    pub fn start(self, backend: SocketAddr, gate: SocketAddr) -> anyhow::Result<Front> {
+    pub fn start(
+        self,
+        backend: SocketAddr,
+        gate: SocketAddr,
+        choice: Choice,
+    ) -> anyhow::Result<Front> {
         let program = self.program().with_context(|| {
             format!("no `{}`: run the tests with `bash .ci/test`, which installs it", self.name())
         })?;
@@ -48,6 +63,10 @@ impl Proxy {
             let inner = free_port()?;
             for (name, text) in self.recipe() {
                 let text = text.replace("127.0.0.1:8001", &format!("127.0.0.1:{inner}"));
+                let text = match choice {
+                    Choice::Recipes => text,
+                    Choice::Other => self.chosen_otherwise(&text),
+                };
                 std::fs::write(directory.join(name), self.adapted(&text, port, backend, gate)?)?;
             }
             let own = Private::start_new(
@@ -118,6 +137,20 @@ impl Proxy {
             return Ok(text.replace("http {", &format!("http {{\n    access_log off;\n{paths}")));
         }
         Ok(text)
+    }
+
+    /// The text with the other choice that it names.
+    fn chosen_otherwise(self, text: &str) -> String {
+        let (this, other) = match self {
+            Proxy::Nginx => ("504 = @open;", "504 = @closed;"),
+            Proxy::Traefik => ("\n      service: ipwarden\n", "\n      service: ipwarden-or-all\n"),
+            Proxy::Caddy => ("", ""),
+            Proxy::Envoy | Proxy::EnvoyGrpc => {
+                ("failure_mode_allow: false", "failure_mode_allow: true")
+            }
+            Proxy::Haproxy => ("FAIL_OPEN = true", "FAIL_OPEN = false"),
+        };
+        text.replace(this, other)
     }
 
     fn arguments(self, directory: &Path) -> Vec<String> {

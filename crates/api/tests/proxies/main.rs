@@ -9,8 +9,8 @@ mod common;
 use std::net::SocketAddr;
 
 use ipwarden_core::db::request_logs::Logged;
-use ipwarden_testbed::front::Front;
 use ipwarden_testbed::front::Proxy::{self, Caddy, Envoy, EnvoyGrpc, Haproxy, Nginx, Traefik};
+use ipwarden_testbed::front::{Choice, Front};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -34,6 +34,15 @@ struct Site {
 impl Site {
     /// A proxy in front of a backend; it has ipwarden judge each request.
     async fn new(proxy: Proxy, backend: SocketAddr, settings: impl Fn(Launch) -> Launch) -> Site {
+        Site::choosing(Choice::Recipes, proxy, backend, settings).await
+    }
+
+    async fn choosing(
+        choice: Choice,
+        proxy: Proxy,
+        backend: SocketAddr,
+        settings: impl Fn(Launch) -> Launch,
+    ) -> Site {
         let launch = Launch::default()
             .with("IPWARDEN_CLIENT_IP__TRUSTED_PROXIES", TRUSTED)
             .with("IPWARDEN_GATE__GRPC_BIND", "127.0.0.1:0");
@@ -43,7 +52,7 @@ impl Site {
             _ => bed.first().gate.clone(),
         };
         let gate = gate.strip_prefix("http://").unwrap().parse().unwrap();
-        let start = move || proxy.start(backend, gate);
+        let start = move || proxy.start(backend, gate, choice);
         let front = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
         let (site, probe) = (Site { front, bed }, browser(PROBE));
         eventually(PATIENCE, "the proxy sends requests on", async || {
@@ -287,22 +296,28 @@ async fn odd_requests_reach_no_backend_beyond_the_quota_and_are_no_500(
     assert_eq!(backend.count() - reached, 5);
 }
 
-/// What a proxy does while ipwarden is stopped, as its recipe says.
+/// What a proxy does while ipwarden is stopped, as its recipe says, and as it says that one may choose.
 #[rstest]
-#[case(Nginx, 200)]
-#[case(Traefik, 503)]
-#[case(Caddy, 502)]
-#[case(Envoy, 503)]
-#[case(EnvoyGrpc, 503)]
-#[case(Haproxy, 200)]
+#[case(Choice::Recipes, Nginx, 200)]
+#[case(Choice::Recipes, Traefik, 503)]
+#[case(Choice::Recipes, Caddy, 502)]
+#[case(Choice::Recipes, Envoy, 503)]
+#[case(Choice::Recipes, EnvoyGrpc, 503)]
+#[case(Choice::Recipes, Haproxy, 200)]
+#[case(Choice::Other, Nginx, 503)]
+#[case(Choice::Other, Traefik, 200)]
+#[case(Choice::Other, Envoy, 200)]
+#[case(Choice::Other, EnvoyGrpc, 200)]
+#[case(Choice::Other, Haproxy, 503)]
 #[tokio::test]
 async fn without_ipwarden_the_choice_of_the_recipe_holds(
+    #[case] choice: Choice,
     #[case] proxy: Proxy,
     #[case] status: u16,
 ) {
     let backend = Backend::start();
     let gate = SocketAddr::from(([127, 0, 0, 1], ipwarden_testbed::lasting_port().unwrap()));
-    let mut site = Site::new(proxy, backend.address(), |launch| {
+    let mut site = Site::choosing(choice, proxy, backend.address(), |launch| {
         let key = match proxy {
             EnvoyGrpc => "IPWARDEN_GATE__GRPC_BIND",
             _ => "IPWARDEN_GATE__BIND",
