@@ -23,7 +23,7 @@ use crate::clock::Moment;
 use crate::network::Network;
 use crate::pass::Passed;
 use crate::quota::{Bucket, Policies, Quota, Standing};
-use crate::rate_limit::{Limiter, Taken, WorkerLimiter};
+use crate::rate_limit::{Limiter, Taken, WorkerLimiter, redis_key};
 use crate::record::{RecordRef, RecordVerdict, Reference};
 use crate::sensitive_path::SensitivePaths;
 use crate::spool::{Spool, SpoolWriter};
@@ -31,6 +31,9 @@ use crate::spool::{Spool, SpoolWriter};
 pub use counters::Counts;
 
 mod counters;
+
+/// As many as there are in an IPv4 /24.
+const MOST_CLIENTS: u32 = 256;
 
 /// What a guard is made of.
 pub struct Parts {
@@ -314,6 +317,24 @@ impl Guard {
     /// What counts.
     pub fn limiter(&self) -> &Limiter {
         &self.parts.limiter
+    }
+
+    /// Forgets what is counted of the clients in `network`. Returns the keys under which Redis, if it
+    /// counts, holds the rest; none for a network of more than 256 clients, whose quotas end by themselves.
+    pub fn forget(&self, network: Network) -> Vec<String> {
+        let parts = &self.parts;
+        let clients = network.clients(parts.ipv6_prefix, MOST_CLIENTS);
+        for client in &clients {
+            parts.limiter.forget(client);
+        }
+        if clients.is_empty() {
+            parts.limiter.forget(&network);
+        }
+        let key_of = |client| {
+            let policies = parts.policies.of_addresses();
+            policies.map(move |name| redis_key(name, Bucket::Network(client)))
+        };
+        clients.into_iter().flat_map(key_of).collect()
     }
 
     /// Where records wait to be shipped.

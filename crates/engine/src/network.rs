@@ -88,6 +88,18 @@ impl Network {
         }
     }
 
+    /// The networks that its clients are counted by, as [`Network::of_client`] tells, if there are at most
+    /// `most` of them; else none.
+    pub fn clients(&self, ipv6_prefix: u8, most: u32) -> Vec<Network> {
+        let Network { prefix, .. } = Network::of_client(self.address, ipv6_prefix);
+        let count = 1_u32.checked_shl(prefix.saturating_sub(self.prefix).into());
+        let Some(count) = count.filter(|count| *count <= most) else { return Vec::new() };
+        let (first, _) = self.first_last();
+        let step = 1_u128 << (longest_prefix(self.address) - prefix);
+        let client = |number: u32| canonical(Ipv6Addr::from(first + u128::from(number) * step).into());
+        (0..count).map(|number| Network::of_client(client(number), ipv6_prefix)).collect()
+    }
+
     /// Reads an address or a CIDR and says whether host bits had to be masked.
     ///
     /// Nothing is trimmed: who reads lines trims them.

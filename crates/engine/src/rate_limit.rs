@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::network::Network;
 use crate::quota::{Bucket, Quota};
 use crate::redis::RedisUrl;
 
@@ -20,7 +21,7 @@ mod redis;
 
 pub use fields::{push_limit_field, push_policy_field};
 pub use local::{Local, LocalOptions};
-pub use redis::{BreakerState, Redis, RedisOptions};
+pub use redis::{BreakerState, Redis, RedisOptions, redis_key};
 
 use redis::RedisWorker;
 
@@ -135,6 +136,15 @@ impl Limiter {
         match self {
             Limiter::Local(local) => local.set_live_replicas(live),
             Limiter::Redis(redis) => redis.set_live_replicas(live),
+        }
+    }
+
+    /// Forgets what addresses within `network` have used of their quotas, as far as that is counted in
+    /// this process; what Redis counts, it holds under [`redis_key`].
+    pub fn forget(&self, network: &Network) {
+        match self {
+            Limiter::Local(local) => local.forget(network),
+            Limiter::Redis(redis) => redis.forget(network),
         }
     }
 

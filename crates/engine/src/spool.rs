@@ -215,6 +215,22 @@ impl Spool {
         self.shared.inner.set_aside(segment, at)
     }
 
+    /// Has every writer go on in another segment. Returns the segments that hold what was appended before:
+    /// once each of them was read and removed, it is not on this disk any more.
+    ///
+    /// `None` while the disk has no room for other segments: then nothing was done.
+    pub fn turn_over(&self) -> Option<Vec<SegmentId>> {
+        self.shared.inner.turn_over_all()
+    }
+
+    /// Removes the segments that were set aside, whose records nobody can tell.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`]; what could not be removed is still there.
+    pub fn remove_damaged(&self) -> Result<(), SpoolError> {
+        self.shared.inner.remove_damaged()
+    }
+
     /// How the spool is doing. Reads a record of each segment that has moved since the last time.
     pub fn status(&self) -> SpoolStatus {
         self.shared.inner.status()

@@ -86,6 +86,23 @@ fn what_is_no_network_is_refused_with_what_would_be_right(#[case] text: &str, #[
 }
 
 #[test]
+fn the_clients_of_a_network_are_those_that_it_is_counted_by() {
+    let clients = |text: &str, prefix| -> Vec<String> {
+        let network: Network = text.parse().unwrap();
+        network.clients(prefix, 256).iter().map(Network::to_string).collect()
+    };
+    assert_eq!(clients("203.0.113.9", 64), ["203.0.113.9"]);
+    assert_eq!(clients("203.0.113.8/31", 64), ["203.0.113.8", "203.0.113.9"]);
+    assert_eq!(clients("203.0.113.0/24", 64).len(), 256);
+    assert_eq!(clients("203.0.112.0/23", 64), Vec::<String>::new(), "too many");
+    assert_eq!(clients("2001:db8::9", 64), ["2001:db8::/64"], "the one that it shares");
+    assert_eq!(clients("2001:db8::/64", 64), ["2001:db8::/64"]);
+    assert_eq!(clients("2001:db8::/64", 66)[3], "2001:db8:0:0:c000::/66");
+    assert_eq!(clients("2001:db8::/64", 128), Vec::<String>::new());
+    assert_eq!(clients("::/0", 128), Vec::<String>::new());
+}
+
+#[test]
 fn a_long_text_is_cut_in_its_error() {
     let error = Network::parse(&"a".repeat(100_000)).expect_err("no address").to_string();
     assert!(error.len() < 200, "{} bytes", error.len());

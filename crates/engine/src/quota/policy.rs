@@ -151,6 +151,13 @@ impl Policies {
         Ok(Policies { custom: policies.into_iter().map(watched).collect() })
     }
 
+    /// The names under which requests of an address may be counted.
+    pub fn of_addresses(&self) -> impl Iterator<Item = &str> {
+        let custom = self.custom.iter().map(|watched| watched.policy.name.as_str());
+        let defaults = [Standing::Anonymous, Standing::Proxy].map(|one| default_of(one).name);
+        custom.chain(defaults)
+    }
+
     /// The quota a request falls under: the first policy that matches, or the default.
     ///
     /// `path` is as received, percent-encoding kept. A proxy's own requests match no policy.

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::{LimiterState, Taken};
 use crate::clock::Moment;
+use crate::network::Network;
 use crate::quota::{Bucket, Quota};
 
 mod entry;
@@ -142,6 +143,13 @@ impl Local {
         // hashbrown takes the low bits for the place and the top 7 for its tags.
         let at = (hash >> 32) as usize & (self.shards.len() - 1);
         &self.shards[at].0
+    }
+
+    /// Forgets what addresses within `network` have used of their quotas.
+    pub(super) fn forget(&self, network: &Network) {
+        for Padded(shard) in &self.shards {
+            shard.lock().forget(network);
+        }
     }
 
     /// Says how many replicas live, this one included; 0 counts as 1.

@@ -32,6 +32,7 @@ use tokio::time::Instant;
 
 use super::{LimiterState, Local, LocalOptions, Taken};
 use crate::clock::Moment;
+use crate::network::Network;
 use crate::quota::{Bucket, Quota};
 use crate::redis::RedisUrl;
 
@@ -41,6 +42,7 @@ mod script;
 mod worker;
 
 pub use breaker::BreakerState;
+pub use script::redis_key;
 pub(super) use worker::RedisWorker;
 
 use breaker::Breaker;
@@ -101,6 +103,10 @@ impl Redis {
     /// Says how many replicas live, this one included; 0 counts as 1.
     pub fn set_live_replicas(&self, live: u32) {
         self.local.set_live_replicas(live);
+    }
+
+    pub(super) fn forget(&self, network: &Network) {
+        self.local.forget(network);
     }
 
     /// How Redis and the replica's own log are doing.

@@ -115,6 +115,51 @@ impl Inner {
         (open, sealed)
     }
 
+    /// Takes every segment that has records from its writer; see [`Spool::turn_over`](super::Spool::turn_over).
+    pub(super) fn turn_over_all(&self) -> Option<Vec<SegmentId>> {
+        if self.stalled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (mut segments, mut open) = (Vec::new(), Vec::new());
+        for entry in &self.catalog.lock().entries {
+            match &entry.state {
+                State::Open(segment) if segment.written() == FIRST => continue,
+                State::Open(segment) => open.push(Arc::clone(segment)),
+                State::Sealed(_) => {}
+            }
+            segments.push(entry.id);
+        }
+        for segment in open {
+            // A frame is being written for some nanoseconds; or its writer gives it up by itself.
+            while self.is_open(segment.id) {
+                if segment.retire() {
+                    self.finish(&segment);
+                }
+                std::thread::yield_now();
+            }
+        }
+        Some(segments)
+    }
+
+    fn is_open(&self, id: SegmentId) -> bool {
+        let catalog = self.catalog.lock();
+        let entry = catalog.position(id).map(|index| &catalog.entries[index]);
+        entry.is_some_and(|entry| matches!(entry.state, State::Open(_)))
+    }
+
+    /// Removes what was set aside, however young.
+    pub(super) fn remove_damaged(&self) -> Result<(), SpoolError> {
+        while let Some(aside) = self.catalog.lock().aside.pop_front() {
+            if let Err(error) = remove_aside(&aside.path) {
+                let path = aside.path.clone();
+                self.catalog.lock().aside.push_back(aside);
+                return Err(SpoolError::io("remove", &path)(error));
+            }
+            tracing::warn!(path = %aside.path.display(), "removed a damaged segment");
+        }
+        Ok(())
+    }
+
     /// Whether the reader has passed everything in a segment that has records.
     fn is_read(&self, segment: &Segment) -> bool {
         let catalog = self.catalog.lock();

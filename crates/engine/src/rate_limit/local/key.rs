@@ -2,7 +2,7 @@
 
 use ahash::RandomState;
 
-use crate::network::bits;
+use crate::network::{Network, bits};
 use crate::quota::Bucket;
 
 /// Whose log it is, in 20 bytes; the shard adds the policy.
@@ -60,6 +60,16 @@ impl Key {
         matches!(self.kind, Kind::Identity | Kind::SharedIdentity)
     }
 
+    /// Whether it is of addresses within `network` alone.
+    pub(super) fn is_within(&self, network: &Network) -> bool {
+        let (first, last) = network.first_last();
+        self.kind == Kind::Network && (first..=last).contains(&self.value())
+    }
+
+    fn value(&self) -> u128 {
+        self.bits.iter().fold(0, |value, word| value << 32 | u128::from(*word))
+    }
+
     pub(super) fn is_shared(&self) -> bool {
         !matches!(self.kind, Kind::Network | Kind::Identity)
     }
@@ -70,7 +80,7 @@ impl Key {
 
     /// The log that newcomers like this one share when there is no room for one each.
     pub(super) fn coarser(self) -> Key {
-        let value = self.bits.iter().fold(0, |value, word| value << 32 | u128::from(*word));
+        let value = self.value();
         match self.kind {
             Kind::Network => {
                 let is_ipv4 = value >> 32 == 0xffff;

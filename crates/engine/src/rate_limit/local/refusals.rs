@@ -9,6 +9,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use super::key::Key;
+use crate::network::Network;
 use crate::quota::Quota;
 
 /// What one refusal costs in bytes, with the table half empty.
@@ -72,6 +73,11 @@ impl Refusals {
             self.table.insert_unique(hash, refusal, |refusal| refusal.key.hash(hasher));
         }
         self.earliest = self.earliest.min(until);
+    }
+
+    /// Forgets those of addresses within `network`.
+    pub(super) fn forget(&mut self, network: &Network) {
+        self.table.retain(|refusal| !refusal.key.is_within(network));
     }
 
     pub(super) fn len(&self) -> usize {

@@ -11,6 +11,7 @@ use super::entry::Entry;
 use super::key::Key;
 use super::refusals::Refusals;
 use crate::clock::Moment;
+use crate::network::Network;
 use crate::quota::Quota;
 
 /// What one log costs in bytes with its place in the index, at the worst filling of both.
@@ -256,6 +257,19 @@ impl Shard {
             let Shard { index, entries, hasher, .. } = self;
             index.shrink_to(2 * len, |at| entries[*at as usize].key.hash(hasher));
         }
+    }
+
+    /// Forgets the logs and refusals of addresses within `network`.
+    pub(super) fn forget(&mut self, network: &Network) {
+        let mut at = 0;
+        while at < self.entries.len() {
+            match self.entries[at].key.is_within(network) {
+                // The last takes its place.
+                true => self.remove(at),
+                false => at += 1,
+            }
+        }
+        self.refusals.forget(network);
     }
 
     /// Looks at so many logs, removes those that have run out and gives back what others need

@@ -18,6 +18,18 @@ const SOURCE: &str = include_str!("take.lua");
 
 static HASH: LazyLock<String> = LazyLock::new(|| Script::new(SOURCE).get_hash().to_owned());
 
+/// Under which key Redis counts the requests of `bucket` against the quota of `policy`:
+/// `ipwarden:quota:v1:{anonymous|203.0.113.9}` or `{authenticated|id|alice}`. No network begins with `id|`,
+/// and no name of a policy holds `|`.
+pub fn redis_key(policy: &str, bucket: Bucket<'_>) -> String {
+    let mut key = String::with_capacity(64);
+    let _infallible = match bucket {
+        Bucket::Network(network) => write!(key, "ipwarden:quota:v1:{{{policy}|{network}}}"),
+        Bucket::Identity(identity) => write!(key, "ipwarden:quota:v1:{{{policy}|id|{identity}}}"),
+    };
+    key
+}
+
 /// A question to Redis, ready to be sent.
 pub(super) struct Question {
     key: String,
@@ -25,17 +37,8 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// `ipwarden:quota:v1:{anonymous|203.0.113.9}` or `{authenticated|id|alice}`: no network begins
-    /// with `id|`, and no name of a policy holds `|`.
     pub(super) fn new(policy: &str, bucket: Bucket<'_>, quota: Quota) -> Question {
-        let mut key = String::with_capacity(64);
-        let _infallible = match bucket {
-            Bucket::Network(network) => write!(key, "ipwarden:quota:v1:{{{policy}|{network}}}"),
-            Bucket::Identity(identity) => {
-                write!(key, "ipwarden:quota:v1:{{{policy}|id|{identity}}}")
-            }
-        };
-        Question { key, quota }
+        Question { key: redis_key(policy, bucket), quota }
     }
 
     /// A question that changes nobody's quota, and whose answer shows that Redis takes writes.

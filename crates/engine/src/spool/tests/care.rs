@@ -19,6 +19,42 @@ fn wait_for_a_spare(spool: &Spool) {
 }
 
 #[test]
+fn what_was_appended_before_a_turn_over_leaves_the_disk_with_its_segments() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let (mut busy, mut quiet, idle) = (spool.writer(), spool.writer(), spool.writer());
+    append(&mut busy, 0..10);
+    append(&mut quiet, 10..12);
+    let before = spool.turn_over().expect("the disk has room");
+    assert_eq!(before.len(), 2, "the idle one has nothing to give up");
+    append(&mut busy, 20..25);
+    append(&mut quiet, 25..27);
+    let (mut numbers, ends) = read_all(&spool);
+    numbers.sort_unstable();
+    assert_eq!(numbers, [(0..12).collect::<Vec<_>>(), (20..27).collect()].concat());
+    assert_eq!(ends.iter().filter(|end| **end == ReadEnd::Sealed).count(), 2, "{ends:?}");
+    for id in before {
+        spool.remove(id).unwrap();
+        assert!(!path_of(&spool, id).exists());
+    }
+    drop((busy, quiet, idle));
+}
+
+#[test]
+fn damaged_segments_can_be_removed_before_their_time() {
+    let dir = temp_dir();
+    let spool = open(&dir, SMALL);
+    let mut writer = spool.writer();
+    append(&mut writer, 0..3);
+    drop(writer);
+    let id = spool.segments()[0].id;
+    let path = spool.set_aside(id, FIRST).unwrap();
+    spool.remove_damaged().unwrap();
+    assert!(!path.exists());
+    assert_eq!(spool.status().segments, 0);
+}
+
+#[test]
 fn a_directory_removed_while_it_is_used_is_made_anew_and_no_open_segment_is_lost() {
     let dir = temp_dir();
     let spool = open(&dir, SMALL);
