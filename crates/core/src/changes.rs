@@ -69,6 +69,8 @@ pub struct Status {
     pub blocked: usize,
     /// How many networks are allowed, likewise.
     pub allowed: usize,
+    /// The version that the copy on disk is as good as; 0 if nobody has looked since the start.
+    pub copied: i64,
     /// When the store last said that they are current, by this machine's clock.
     pub confirmed_at: Option<DateTime<Utc>>,
     /// Why the store could not be asked the last time; `None` while it answers.
@@ -80,6 +82,7 @@ pub struct Status {
 pub struct Feed {
     status: watch::Receiver<Status>,
     keys: watch::Receiver<i64>,
+    forget: watch::Receiver<i64>,
     nudge: Arc<Notify>,
 }
 
@@ -93,6 +96,11 @@ impl Feed {
     /// reloads them when this moves.
     pub fn keys(&self) -> watch::Receiver<i64> {
         self.keys.clone()
+    }
+
+    /// The version at which something was last to be forgotten, or may have been.
+    pub fn forget(&self) -> watch::Receiver<i64> {
+        self.forget.clone()
     }
 
     /// Has the store asked at once: this process changed a list itself.
@@ -122,6 +130,7 @@ pub struct Feeder {
     filling: Option<JoinHandle<()>>,
     status: watch::Sender<Status>,
     keys: watch::Sender<i64>,
+    forget: watch::Sender<i64>,
     nudge: Arc<Notify>,
 }
 
@@ -150,6 +159,7 @@ impl Feeder {
             version: 0,
             blocked: 0,
             allowed: 0,
+            copied: 0,
             confirmed_at: None,
             trouble: None,
         };
@@ -166,6 +176,7 @@ impl Feeder {
             filling: None,
             status: watch::Sender::new(none),
             keys: watch::Sender::new(0),
+            forget: watch::Sender::new(0),
             nudge: Arc::default(),
         }
     }
@@ -175,6 +186,7 @@ impl Feeder {
         Feed {
             status: self.status.subscribe(),
             keys: self.keys.subscribe(),
+            forget: self.forget.subscribe(),
             nudge: self.nudge.clone(),
         }
     }
@@ -255,7 +267,8 @@ impl Feeder {
 
     /// Builds new lists and puts them into force; says whether there were any.
     async fn take_in(&mut self, news: News, now: Moment) -> bool {
-        let (version, keys, whole) = (news.version, news.keys, self.version.is_none());
+        let (version, whole) = (news.version, self.version.is_none());
+        let (keys, forget) = (news.keys, news.forget);
         let made = news.made.map_or(0, |made| made.timestamp_micros());
         if let Some(filling) = self.filling.take()
             && filling.await.is_err()
@@ -293,16 +306,26 @@ impl Feeder {
         if keys {
             self.keys.send_replace(version);
         }
+        if forget {
+            self.forget.send_replace(version);
+        }
         self.save_copy_if_due(now).await;
         fresh
     }
 
-    /// Writes the copy on disk, unless it is current or was written just now.
+    /// Writes the copy on disk, unless it is current or was written just now; says when it is there.
     async fn save_copy_if_due(&mut self, now: Moment) {
         if let Some(version) = self.version
             && self.copy.is_due(now)
         {
             self.copy.save(self.held.clone(), (version, self.made), now).await;
+        }
+        if let Some(version) = self.version
+            && self.copy.is_written()
+        {
+            self.status.send_if_modified(|status| {
+                std::mem::replace(&mut status.copied, version) != version
+            });
         }
     }
 

@@ -28,6 +28,7 @@ use crate::changes::{self, Feed, Feeder, Source};
 use crate::config::{Config, StoreUrl};
 use crate::db::{Create, Db, DbError, nodes};
 use crate::decisions::{self, Decisions};
+use crate::forget;
 use crate::geo::Geo;
 use crate::health::{self, Watch};
 use crate::keys::Keys;
@@ -193,11 +194,10 @@ impl Context {
         let (watch, guard, db) = (self.watch.clone(), self.guard.clone(), self.db.clone());
         self.tasks.spawn(health::follow(watch, guard, db, stop.clone()));
         self.tasks.spawn(follow_files(self.geo.clone(), stop.clone()));
-        if !self.db.is_sqlite() {
-            let guard = self.guard.clone();
-            let beat = heartbeat(self.db.clone(), self.process(), guard, date(now), stop.clone());
-            self.tasks.spawn(beat);
-        }
+        let guard = self.guard.clone();
+        let beat = heartbeat(self.db.clone(), self.process(), guard, date(now), stop.clone());
+        self.tasks.spawn(beat);
+        self.tasks.spawn(forget::follow(self.as_node(), stop.clone()));
         self.tasks.close();
     }
 
@@ -218,6 +218,19 @@ impl Context {
     /// What this process is called among the replicas: several may run on one host.
     fn process(&self) -> Arc<str> {
         format!("{}#{}", self.node, std::process::id()).into()
+    }
+
+    /// What this process holds that may be of somebody.
+    fn as_node(&self) -> forget::Node {
+        forget::Node {
+            name: self.process(),
+            db: self.db.clone(),
+            guard: self.guard.clone(),
+            geo: self.geo.clone(),
+            decisions: self.decisions.clone(),
+            redis: self.redis.clone(),
+            feed: self.feed.clone(),
+        }
     }
 
     /// Runs something beside the requests until the context shuts down.
@@ -264,14 +277,11 @@ impl Context {
             }
             Err(_) => tracing::warn!("the store is slow; the rest of the log stays in the spool"),
         }
-        if !self.db.is_sqlite() {
-            let node = self.process();
-            let leaving = self.db.with_timeout(Duration::from_secs(1));
-            let left =
-                leaving.run(move |conn| async move { nodes::leave(conn, &node).await }.boxed());
-            if let Err(error) = left.await {
-                tracing::debug!(%error, "the heartbeat will run out by itself");
-            }
+        let node = self.process();
+        let leaving = self.db.with_timeout(Duration::from_secs(1));
+        let left = leaving.run(move |conn| async move { nodes::leave(conn, &node).await }.boxed());
+        if let Err(error) = left.await {
+            tracing::debug!(%error, "the heartbeat will run out by itself");
         }
     }
 }
@@ -373,6 +383,8 @@ async fn heartbeat(
             .boxed()
         });
         match beat.await {
+            // An embedded process is alone: another is one that was killed.
+            Ok(_) if db.is_sqlite() => {}
             Ok(live) => guard.limiter().set_live_replicas(u32::try_from(live).unwrap_or(1)),
             // The last known number holds.
             Err(error) => tracing::debug!(%error, "no heartbeat"),

@@ -47,6 +47,7 @@ mod connection;
 pub mod entries;
 mod error;
 pub mod foreign;
+pub mod forgotten;
 pub mod idempotency_keys;
 pub mod imports;
 pub mod leases;

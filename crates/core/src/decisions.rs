@@ -151,6 +151,11 @@ impl Decisions {
         }
     }
 
+    /// Forgets why anything within `network` was blocked that is not any more; without one, of everything.
+    pub fn forget_ended(&self, network: Option<Network>) {
+        self.book.write().forget_ended(network);
+    }
+
     /// Lets go of them: nobody asks any more.
     pub fn forget(&self) {
         if self.version().is_some() {

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
-use ipwarden_engine::network::canonical;
+use ipwarden_engine::network::{Network, canonical};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
@@ -39,7 +39,7 @@ pub use self::set::BuildId;
 use self::set::FileSet;
 use self::shared::SharedCache;
 use self::shelf::Shelf;
-use crate::redis::RedisPool;
+use crate::redis::{RedisPool, RedisPoolError};
 
 /// How long an answer is good, in seconds: 24 hours.
 pub const CACHED_SECONDS: i64 = 86_400;
@@ -197,6 +197,24 @@ impl Geo {
             redis: self.answered.redis.load(Ordering::Relaxed),
             files: self.answered.files.load(Ordering::Relaxed),
             redis_failures: self.shared.as_ref().map_or(0, SharedCache::failures),
+        }
+    }
+
+    /// Forgets where the addresses of `network` are; those of more than 256 in Redis end by themselves within
+    /// a day. Without a network it forgets all that this process remembers.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn forget(&self, network: Option<Network>) -> Result<(), RedisPoolError> {
+        let Some(network) = network else {
+            self.cache.clear();
+            return Ok(());
+        };
+        self.cache.retain(|address, _| !network.contains(*address));
+        let addresses = network.clients(128, 256).into_iter().map(|one| one.address());
+        match &self.shared {
+            Some(shared) => shared.forget(addresses).await,
+            None => Ok(()),
         }
     }
 

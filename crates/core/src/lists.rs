@@ -198,6 +198,7 @@ fn word(list: List) -> &'static str {
         List::Allowed => "allowed",
         List::Keys => "a key",
         List::Users => "a user",
+        List::Forgotten => "forgotten",
     }
 }
 

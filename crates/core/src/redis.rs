@@ -136,6 +136,21 @@ impl RedisPool {
         }
         Ok(pipeline.ignore_errors().query_async(&mut connection).await?)
     }
+
+    /// Deletes keys, of which some may not be there.
+    ///
+    /// # Errors
+    /// If there is no connection, it is lost meanwhile, or Redis refuses one.
+    pub async fn delete(&self, keys: impl Iterator<Item = String>) -> Result<(), RedisPoolError> {
+        let commands: Vec<Cmd> = keys.map(Cmd::del).collect();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        for deleted in self.each::<()>(commands).await? {
+            deleted?;
+        }
+        Ok(())
+    }
 }
 
 impl Pools {

@@ -36,7 +36,7 @@ use crate::config::Config;
 use crate::db::leases::{self, Lease};
 use crate::db::scan_runs::{self, ScanRun};
 use crate::db::touched_hours::{self, TouchedHour};
-use crate::db::{Conn, Db, DbError, allowed_ips, traffic};
+use crate::db::{Conn, Db, DbError, allowed_ips, forgotten, traffic};
 use crate::decide::decide;
 use crate::detect::{Rules, Window, detect};
 use crate::lists;
@@ -299,6 +299,12 @@ pub async fn scan(
             async move {
                 let store_now = conn.clock(now).await?;
                 leases::renew(conn, &lease, store_now).await?;
+                // Somebody may have been forgotten since the traffic was counted.
+                let forgotten = forgotten::since(conn, started_at).await?;
+                let decided: Vec<_> = decided
+                    .into_iter()
+                    .filter(|one| !forgotten.iter().any(|it| it.covers(one.finding.network)))
+                    .collect();
                 let findings = decided.len();
                 let Flagged { opened, blocked, version } =
                     flag(conn, decided, &rails, store_now).await?;

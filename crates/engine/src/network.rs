@@ -96,7 +96,8 @@ impl Network {
         let Some(count) = count.filter(|count| *count <= most) else { return Vec::new() };
         let (first, _) = self.first_last();
         let step = 1_u128 << (longest_prefix(self.address) - prefix);
-        let client = |number: u32| canonical(Ipv6Addr::from(first + u128::from(number) * step).into());
+        let client =
+            |number: u32| canonical(Ipv6Addr::from(first + u128::from(number) * step).into());
         (0..count).map(|number| Network::of_client(client(number), ipv6_prefix)).collect()
     }
 

@@ -1,6 +1,7 @@
 //! The command line: one struct per command. What it means is in [`commands`](crate::commands).
 
 mod export;
+mod forget;
 mod geo;
 mod import;
 mod keys;
@@ -21,7 +22,10 @@ use ipwarden_engine::network::{Network, Parsed};
 
 use crate::output::Format;
 
-pub(crate) use self::export::{Export, ExportAllowlist, ExportBlocklist, ExportFormat, RowsFormat};
+pub(crate) use self::export::{
+    Export, ExportAllowlist, ExportBlocklist, ExportData, ExportFormat, RowsFormat,
+};
+pub(crate) use self::forget::Forget;
 pub(crate) use self::geo::{Geo, GeoLookup, GeoSource, GeoUpdate};
 pub(crate) use self::import::{
     Import, ImportAccessLog, ImportAllowlist, ImportBlocklist, ImportList,
@@ -124,6 +128,11 @@ pub(crate) enum Command {
     /// People who sign in
     #[command(subcommand)]
     User(User),
+    /// Delete for good what is stored of an address until now, in the store and on every node
+    ///
+    /// What cannot be undone is asked for first. The receipt names the nodes that hold nothing of it any
+    /// more; --dry-run tells how much there is. What the address does afterwards is recorded as ever.
+    Forget(Forget),
     /// Bring the store to the schema of this version
     Migrate(Migrate),
     /// Take over what another program remembers

@@ -7,7 +7,9 @@ mod check;
 mod completions;
 mod config;
 mod export;
+mod export_data;
 mod export_rules;
+mod forget;
 mod geo;
 mod geo_update;
 mod import_list;
@@ -47,6 +49,7 @@ pub(crate) async fn run(given: Invocation, command: Command) -> Result<(), Failu
         Command::Import(Import::Allowlist(args)) => import_list::allowlist(given, args).await,
         Command::Export(Export::Blocklist(args)) => export::blocklist(given, args).await,
         Command::Export(Export::Allowlist(args)) => export::allowlist(given, args).await,
+        Command::Export(Export::Data(args)) => export_data::run(given, args).await,
         Command::Geo(Geo::Lookup(args)) => geo::lookup(given, args).await,
         Command::Geo(Geo::Info) => geo::info(given),
         Command::Geo(Geo::Update(args)) => geo_update::run(given, args).await,
@@ -60,6 +63,7 @@ pub(crate) async fn run(given: Invocation, command: Command) -> Result<(), Failu
         Command::User(User::List) => user::list(given).await,
         Command::User(User::Remove(args)) => user::remove(given, args).await,
         Command::User(User::Passwd(args)) => user::passwd(given, args).await,
+        Command::Forget(args) => forget::run(given, args).await,
         Command::Migrate(args) => migrate::run(given, args).await,
         Command::MigrateFrom(from) => match from {
             MigrateFrom::Django(args) => migrate_from::from_django(given, args).await,

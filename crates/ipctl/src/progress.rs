@@ -23,6 +23,18 @@ pub(crate) fn of_things(total: u64) -> ProgressBar {
     styled("{wide_bar} {percent:>3}%  {human_pos} of {human_len}  {msg}", Some(total))
 }
 
+/// Records that are deleted, nobody knows of how many.
+pub(crate) fn of_erased() -> ProgressBar {
+    styled("{spinner} {human_pos} records forgotten  {elapsed}", None)
+}
+
+/// Something that others do.
+pub(crate) fn of_waiting(what: &'static str) -> ProgressBar {
+    let bar = styled("{spinner} {msg}  {elapsed}", None).with_message(what);
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar
+}
+
 fn styled(template: &str, total: Option<u64>) -> ProgressBar {
     let style = ProgressStyle::with_template(template).expect("the template is well formed");
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());

@@ -7,7 +7,10 @@ use chrono::{DateTime, Days, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_core::changes;
 use ipwarden_core::config::Config;
-use ipwarden_core::db::{Db, DbError, idempotency_keys, list_changes, nodes, partitions};
+use ipwarden_core::db::{
+    Db, DbError, forgotten, idempotency_keys, list_changes, nodes, partitions,
+};
+use ipwarden_core::forget;
 use ipwarden_core::lists;
 use ipwarden_core::redis::RedisPool;
 use ipwarden_core::scan::{self, Outcome, Terms};
@@ -32,7 +35,8 @@ pub enum Job {
     MakeDays,
     /// Drops records that are older than the retention.
     DropDays,
-    /// Forgets changes of the lists that nobody asks for any more, and answers that are kept no longer.
+    /// Forgets changes of the lists that nobody asks for any more, answers that are kept no longer, and what is
+    /// left of those who were forgotten.
     Forget,
 }
 
@@ -104,7 +108,7 @@ impl Job {
                 }
                 Ok(())
             }
-            Job::Forget => forget(db, now).await,
+            Job::Forget => forget_old(db, now).await,
         }
     }
 }
@@ -131,17 +135,19 @@ async fn heartbeat(work: &Work, now: DateTime<Utc>) -> Result<(), DbError> {
     beat.await.map(drop)
 }
 
-async fn forget(db: &Db, now: DateTime<Utc>) -> Result<(), DbError> {
+async fn forget_old(db: &Db, now: DateTime<Utc>) -> Result<(), DbError> {
     db.transaction(move |conn| {
         async move {
             let now = conn.clock(now).await?;
             list_changes::prune(conn, now - KEEP_CHANGES).await?;
             idempotency_keys::prune(conn, now).await?;
+            forgotten::prune(conn, now - forgotten::KEPT).await?;
             Ok(())
         }
         .boxed()
     })
-    .await
+    .await?;
+    forget::tidy(db, now).await
 }
 
 pub(crate) fn date(now: Moment) -> DateTime<Utc> {

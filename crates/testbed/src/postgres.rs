@@ -152,9 +152,7 @@ impl PostgresServer {
 
     /// What a statement in the database `postgres` says, one row a line.
     pub fn execute(&self, statement: &str) -> anyhow::Result<String> {
-        let mut command = Command::new(psql()?);
-        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement]);
-        Ok(succeed(command.arg(self.url("postgres")))?.trim().to_owned())
+        execute(&self.url("postgres"), statement)
     }
 
     /// Takes every connection that ordinary users may have, as a user of this name; each is free again
@@ -184,6 +182,11 @@ impl TestDatabase {
         self.url.replacen("postgres@", &format!("{user}@"), 1)
     }
 
+    /// All rows of all tables, as text.
+    pub fn content(&self) -> anyhow::Result<String> {
+        execute(&self.url, "select database_to_xml(false, true, '')")
+    }
+
     /// The database's name, unique in the cluster.
     pub fn name(&self) -> &str {
         &self.name
@@ -195,6 +198,12 @@ impl Drop for TestDatabase {
         // What stays behind goes with the cluster.
         let _ = self.server.execute(&format!("drop database if exists {} with (force)", self.name));
     }
+}
+
+fn execute(url: &str, statement: &str) -> anyhow::Result<String> {
+    let mut command = Command::new(psql()?);
+    command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement]);
+    Ok(succeed(command.arg(url))?.trim().to_owned())
 }
 
 /// The client, which is there without a server where the environment names one.

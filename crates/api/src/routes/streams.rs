@@ -129,7 +129,10 @@ impl Source {
                 }
                 for change in changes {
                     *version = change.version;
-                    if change.list == List::Blocked.as_str()
+                    if change.is_emptied() {
+                        let gap = Event::Gap(Gap { version: *version });
+                        write(&mut text, &gap, seal.close([*version]));
+                    } else if change.list == List::Blocked.as_str()
                         || change.list == List::Allowed.as_str()
                     {
                         write(&mut text, &Event::Change(change), seal.close([*version]));

@@ -127,20 +127,27 @@ impl Bed {
         self._database.as_ref().expect("a fleet")
     }
 
-    /// Runs `ipctl` on the store of a fleet, and expects success.
+    /// Runs `ipctl` on the store, and expects success.
     pub(crate) async fn ipctl(&self, arguments: &[&str]) -> String {
+        let ran = self.try_ipctl(arguments).await;
+        assert!(ran.status.success(), "{arguments:?}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    /// Runs `ipctl` on the store.
+    pub(crate) async fn try_ipctl(&self, arguments: &[&str]) -> std::process::Output {
         let api = std::path::Path::new(env!("CARGO_BIN_EXE_api"));
         let program = api.with_file_name("ipctl");
         assert!(program.exists(), "no {}: cargo build -p ipwarden-ipctl", program.display());
         let mut command = std::process::Command::new(program);
         command.args(arguments).current_dir(self.first().dir()).env_clear();
-        command.env("DATABASE_URL", self.database().url());
+        if let Some(database) = &self._database {
+            command.env("DATABASE_URL", database.url());
+        }
         if let Some(redis) = &self.redis {
             command.env("REDIS_URL", redis.url());
         }
-        let ran = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-        assert!(ran.status.success(), "{arguments:?}: {ran:?}");
-        String::from_utf8(ran.stdout).unwrap()
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
     }
 
     /// Makes a key behind the API's back; the replicas hear of it as of any change.
@@ -206,6 +213,12 @@ impl Bed {
     pub(crate) async fn logged(&self) -> usize {
         let count = self.db.run(|conn| request_logs::count(conn).boxed()).await.unwrap();
         usize::try_from(count).unwrap()
+    }
+
+    /// Rows of the request log of one address.
+    pub(crate) async fn logged_of(&self, address: &str) -> i64 {
+        let network = address.parse().unwrap();
+        self.db.run(move |conn| request_logs::count_of(conn, network).boxed()).await.unwrap()
     }
 
     /// Waits until the request log has so many rows, and no more. Returns how long it took.

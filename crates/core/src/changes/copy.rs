@@ -57,6 +57,11 @@ impl Copy {
         self.outdated
     }
 
+    /// Whether the disk has it as the lists are.
+    pub(super) fn is_written(&self) -> bool {
+        !self.outdated && self.writing.is_none()
+    }
+
     /// Whether it is time to write it.
     pub(super) fn is_due(&mut self, now: Moment) -> bool {
         if let Some(writing) = &mut self.writing {

@@ -33,6 +33,8 @@ pub(super) struct News {
     pub(super) allowed: ListNews,
     /// Whether API keys or users changed, or may have.
     pub(super) keys: bool,
+    /// Whether something is to be forgotten, or may be.
+    pub(super) forget: bool,
 }
 
 /// One list or its differences.
@@ -56,6 +58,7 @@ pub(super) async fn everything(conn: &mut Conn, now: DateTime<Utc>) -> Result<An
         blocked: ListNews::Whole(blocked_ips::listed(conn, now).await?),
         allowed: ListNews::Whole(allowed_ips::listed(conn, now).await?),
         keys: true,
+        forget: true,
     }))
 }
 
@@ -80,7 +83,8 @@ pub(super) async fn since(
     }
     // Exactly these, whatever was committed since the version was read.
     let changes = list_changes::since(conn, held, version - held).await?;
-    if !changes.iter().map(|change| change.version).eq(held + 1..=version) {
+    let follow_on = changes.iter().map(|change| change.version).eq(held + 1..=version);
+    if !follow_on || changes.iter().any(list_changes::Change::is_emptied) {
         return Ok(None);
     }
     let of = |list: List| -> Vec<Network> {
@@ -94,6 +98,7 @@ pub(super) async fn since(
     let (blocked, allowed) = (of(List::Blocked), of(List::Allowed));
     let of_callers = [List::Keys.as_str(), List::Users.as_str()];
     let keys = changes.iter().any(|change| of_callers.contains(&&*change.list));
+    let forget = changes.iter().any(|change| change.list == List::Forgotten.as_str());
     let now = conn.clock(now).await?;
     Ok(Some(Answer::News(News {
         version,
@@ -107,5 +112,6 @@ pub(super) async fn since(
             networks: allowed,
         },
         keys,
+        forget,
     })))
 }

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use ipwarden_engine::network::Network;
+use serde::Serialize;
 
 use super::schema::bouncers;
 use super::types::{AddrValue, MaybeTs, TsValue};
 use super::{Conn, DbError};
 
 /// One bouncer.
-#[derive(Clone, Debug, PartialEq, Queryable)]
+#[derive(Clone, Debug, PartialEq, Queryable, Serialize)]
 pub struct Bouncer {
     /// Of the row.
     pub id: i64,
@@ -151,6 +153,44 @@ pub async fn find(
 pub async fn all(conn: &mut Conn) -> Result<Vec<Bouncer>, DbError> {
     let rows = bouncers::table.order((bouncers::key_id, bouncers::address));
     on!(conn, |c| rows.load(c).await)
+}
+
+/// The bouncers that come from within `network`.
+///
+/// # Errors
+/// As any statement.
+pub async fn inside(conn: &mut Conn, network: Network) -> Result<Vec<Bouncer>, DbError> {
+    let rows = bouncers::table
+        .filter(bouncers::address.ge(AddrValue(network.address())))
+        .filter(bouncers::address.le(AddrValue(network.last_address())))
+        .order(bouncers::id);
+    on!(conn, |c| rows.load(c).await)
+}
+
+/// Forgets a bouncer; its next pull makes it known again.
+///
+/// # Errors
+/// As any statement.
+pub async fn delete(conn: &mut Conn, id: i64) -> Result<(), DbError> {
+    on!(conn, |c| diesel::delete(bouncers::table.find(id)).execute(c).await)?;
+    Ok(())
+}
+
+/// Whether a bouncer that asked after `since` has yet to be told of a version of the lists.
+///
+/// # Errors
+/// As any statement.
+pub async fn any_behind(
+    conn: &mut Conn,
+    version: i64,
+    since: DateTime<Utc>,
+) -> Result<bool, DbError> {
+    let behind = bouncers::table
+        .filter(bouncers::last_pull.gt(TsValue(since)))
+        .filter(bouncers::list_version.lt(version))
+        .select(bouncers::id);
+    let first: Option<i64> = on!(conn, |c| behind.first(c).await.optional())?;
+    Ok(first.is_some())
 }
 
 /// Forgets the bouncers of a key.

@@ -142,6 +142,18 @@ impl Db {
         })
     }
 
+    /// Sees to it that nothing of what was deleted stays in the files of an embedded store. PostgreSQL
+    /// cleans up behind itself (`autovacuum`).
+    ///
+    /// # Errors
+    /// [`DbError::Hindered`] when others go on reading what was there before.
+    pub async fn wipe(&self) -> Result<(), DbError> {
+        match self {
+            Db::Postgres(_) => Ok(()),
+            Db::Sqlite(pool) => pool.empty_log().await,
+        }
+    }
+
     /// The store's clock: PostgreSQL's own, or `now` when the store is a file of this machine.
     ///
     /// # Errors

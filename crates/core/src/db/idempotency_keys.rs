@@ -87,6 +87,27 @@ pub async fn keep(
     Ok(())
 }
 
+/// The answers that hold `text`, with their actors and keys. Reads the whole table, which is of a day.
+///
+/// # Errors
+/// As any statement.
+pub async fn with(conn: &mut Conn, text: &str) -> Result<Vec<(String, String, String)>, DbError> {
+    let rows = idempotency_keys::table
+        .filter(idempotency_keys::answer.like(format!("%{text}%")))
+        .select((idempotency_keys::actor, idempotency_keys::key, idempotency_keys::answer));
+    on!(conn, |c| rows.load(c).await)
+}
+
+/// Forgets an answer: should its change be sent again, it is made again.
+///
+/// # Errors
+/// As any statement.
+pub async fn delete(conn: &mut Conn, actor: &str, key: &str) -> Result<(), DbError> {
+    let row = idempotency_keys::table.find((actor.to_owned(), key.to_owned()));
+    on!(conn, |c| diesel::delete(row).execute(c).await)?;
+    Ok(())
+}
+
 /// Forgets the answers that are too old to count at `now`. Returns how many.
 ///
 /// # Errors

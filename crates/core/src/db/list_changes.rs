@@ -10,7 +10,7 @@ use ipwarden_engine::network::Network;
 use serde::{Deserialize, Serialize};
 
 use super::schema::{list_changes, list_version};
-use super::types::{MaybeNet, TsValue};
+use super::types::{MaybeNet, NetValue, TsValue};
 use super::{Conn, DbError};
 
 /// Which list a change is about.
@@ -25,6 +25,8 @@ pub enum List {
     Keys,
     /// `users`.
     Users,
+    /// `forgotten`.
+    Forgotten,
 }
 
 impl List {
@@ -35,6 +37,7 @@ impl List {
             List::Allowed => "allowed",
             List::Keys => "keys",
             List::Users => "users",
+            List::Forgotten => "forgotten",
         }
     }
 }
@@ -49,6 +52,8 @@ pub enum Op {
     Removed,
     /// Rows came to their end and were pruned.
     Ended,
+    /// Nothing is to be kept of the network from before.
+    Forget,
 }
 
 impl Op {
@@ -58,6 +63,7 @@ impl Op {
             Op::Set => "set",
             Op::Removed => "removed",
             Op::Ended => "ended",
+            Op::Forget => "forget",
         }
     }
 }
@@ -71,12 +77,21 @@ pub struct Change {
     pub list: String,
     /// See [`Op::as_str`].
     pub op: String,
-    /// `None` for lists that are not of networks.
+    /// `None` for lists that are not of networks, and for what was forgotten: who needs to know reloads
+    /// everything.
     #[diesel(deserialize_as = MaybeNet)]
     pub network: Option<Network>,
     /// By the store's clock.
     #[diesel(deserialize_as = TsValue)]
     pub at: DateTime<Utc>,
+}
+
+impl Change {
+    /// Whether it is of a list of networks and does not tell which one any more.
+    pub fn is_emptied(&self) -> bool {
+        let of_networks = [List::Blocked.as_str(), List::Allowed.as_str()];
+        self.network.is_none() && of_networks.contains(&&*self.list)
+    }
 }
 
 // SQLite takes batches only of what has no defaults: plain fields, not tuples or `serialize_as`.
@@ -192,6 +207,30 @@ pub async fn version_at(conn: &mut Conn, at: DateTime<Utc>) -> Result<i64, DbErr
         .select(list_changes::version);
     let version: Option<i64> = on!(conn, |c| before.first(c).await.optional())?;
     Ok(version.unwrap_or(0))
+}
+
+/// Empties the changes of what lies within `network`.
+///
+/// # Errors
+/// As any statement.
+pub async fn empty(conn: &mut Conn, network: Network) -> Result<usize, DbError> {
+    let inside = list_changes::table
+        .filter(list_changes::network.ge(NetValue(network)))
+        .filter(list_changes::network.le(NetValue(Network::from(network.last_address()))));
+    let set = list_changes::network.eq(MaybeNet::from(None));
+    on!(conn, |c| diesel::update(inside).set(set).execute(c).await)
+}
+
+/// The changes of what lies within `network`, in order.
+///
+/// # Errors
+/// As any statement.
+pub async fn of(conn: &mut Conn, network: Network) -> Result<Vec<Change>, DbError> {
+    let inside = list_changes::table
+        .filter(list_changes::network.ge(NetValue(network)))
+        .filter(list_changes::network.le(NetValue(Network::from(network.last_address()))))
+        .order(list_changes::version);
+    on!(conn, |c| inside.load(c).await)
 }
 
 /// Deletes changes from before `before`, but never the last one, by which a copy is known to be of this

@@ -55,6 +55,19 @@ pub async fn live(conn: &mut Conn, kind: &str, now: DateTime<Utc>) -> Result<i64
     on!(conn, |c| rows.get_result(c).await)
 }
 
+/// The nodes of a kind, and when each was last heard of.
+///
+/// # Errors
+/// As any statement.
+pub async fn all(conn: &mut Conn, kind: &str) -> Result<Vec<(String, DateTime<Utc>)>, DbError> {
+    let rows = nodes::table
+        .filter(nodes::kind.eq(kind.to_owned()))
+        .order(nodes::node)
+        .select((nodes::node, nodes::seen_at));
+    let rows: Vec<(String, TsValue)> = on!(conn, |c| rows.load(c).await)?;
+    Ok(rows.into_iter().map(|(node, at)| (node, at.0)).collect())
+}
+
 /// Forgets a node that stops in order.
 ///
 /// # Errors

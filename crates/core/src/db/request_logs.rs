@@ -1,5 +1,6 @@
 //! `request_logs`: one row per request, refused ones included.
 
+mod forget;
 mod reading;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
+use self::forget::remembered;
+pub use self::forget::{count_of, erase};
 pub use self::reading::{Cursor, Filter, behind, end, page};
 use super::schema::{request_logs, touched_hours};
 use super::types::{Addr, AddrValue, Ts, TsValue};
@@ -80,7 +83,8 @@ pub struct NewLogged {
     pub recorded_at: DateTime<Utc>,
 }
 
-/// Writes a batch, and whatever marks it as written, in one transaction.
+/// Writes a batch, and whatever marks it as written, in one transaction. What was to be forgotten in
+/// between is left out.
 ///
 /// # Errors
 /// As any statement; then nothing of the batch was written.
@@ -95,6 +99,7 @@ where
             async move {
                 // The mark first: when it conflicts, the batch need not be sent.
                 mark(conn).await?;
+                let batch = remembered(conn, batch).await?;
                 touch(conn, &batch).await?;
                 insert(conn, batch).await
             }

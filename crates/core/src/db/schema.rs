@@ -262,3 +262,34 @@ diesel::table! {
         password_changed_at -> Ts,
     }
 }
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::{Net, Ts};
+
+    forgotten (id) {
+        id -> BigInt,
+        network -> Nullable<Net>,
+        prefix -> SmallInt,
+        salt -> Binary,
+        digest -> Binary,
+        at -> Ts,
+        version -> BigInt,
+        created_by -> Text,
+        erased_at -> Nullable<Ts>,
+        settled_at -> Nullable<Ts>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Ts;
+
+    forgotten_nodes (forgotten_id, node) {
+        forgotten_id -> BigInt,
+        node -> Text,
+        confirmed_at -> Ts,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(forgotten, forgotten_nodes);

@@ -39,9 +39,11 @@ struct Inner {
 const MAX_CONNECTIONS: usize = 4;
 
 /// WAL lets readers and the writer pass each other and survives a kill of the process; the busy
-/// timeout is for writers in other processes (`ipctl`).
+/// timeout is for writers in other processes (`ipctl`). What is deleted is overwritten: it was deleted because
+/// nobody may read it any more.
 const SETUP: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
-    PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -16000;";
+    PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -16000; \
+    PRAGMA secure_delete = ON;";
 
 impl SqlitePool {
     pub(super) async fn open(path: &Path, create: Create) -> Result<SqlitePool, DbError> {
@@ -142,6 +144,32 @@ impl SqlitePool {
             .map_err(|error| DbError::Unreachable(error.to_string()))??;
         let findings = findings.into_iter().map(|finding| finding.integrity_check);
         Ok(findings.filter(|text| text != "ok").collect())
+    }
+
+    /// Moves everything from the write-ahead log into the file, and empties the log.
+    ///
+    /// # Errors
+    /// [`DbError::Hindered`] when somebody reads all the time.
+    pub(super) async fn empty_log(&self) -> Result<(), DbError> {
+        use diesel::RunQueryDsl;
+        #[derive(diesel::QueryableByName)]
+        struct Checkpoint {
+            #[diesel(sql_type = diesel::sql_types::Integer)]
+            busy: i32,
+        }
+        let mut connection = self.dedicated().await?;
+        let checkpoint = move || {
+            let checkpoint: Checkpoint =
+                diesel::sql_query("PRAGMA wal_checkpoint(TRUNCATE)").get_result(&mut connection)?;
+            Ok::<_, DbError>(checkpoint.busy)
+        };
+        let busy = tokio::task::spawn_blocking(checkpoint)
+            .await
+            .map_err(|error| DbError::Unreachable(error.to_string()))??;
+        match busy {
+            0 => Ok(()),
+            _ => Err(DbError::Hindered("its write-ahead log is being read".to_owned())),
+        }
     }
 
     /// A connection of its own that notices commits of others.

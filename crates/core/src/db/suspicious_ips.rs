@@ -231,6 +231,42 @@ pub async fn update(conn: &mut Conn, id: i64, new: NewSuspiciousIp) -> Result<()
     Ok(())
 }
 
+/// All rows whose address lies within `network`.
+///
+/// # Errors
+/// As any statement.
+pub async fn inside(conn: &mut Conn, network: Network) -> Result<Vec<SuspiciousIp>, DbError> {
+    let rows = dsl::suspicious_ips
+        .filter(dsl::address.ge(NetValue(network)))
+        .filter(dsl::address.le(NetValue(Network::from(network.last_address()))))
+        .order(dsl::id);
+    let rows: Vec<Row> = on!(conn, |c| rows.load(c).await)?;
+    rows.into_iter().map(Row::read).collect()
+}
+
+/// Deletes a row.
+///
+/// # Errors
+/// As any statement.
+pub async fn delete(conn: &mut Conn, id: i64) -> Result<(), DbError> {
+    on!(conn, |c| diesel::delete(dsl::suspicious_ips.find(id)).execute(c).await)?;
+    Ok(())
+}
+
+/// Gives a row, reviewed or not, other evidence.
+///
+/// # Errors
+/// As any statement.
+pub async fn set_evidence(
+    conn: &mut Conn,
+    id: i64,
+    evidence: serde_json::Value,
+) -> Result<(), DbError> {
+    let set = dsl::evidence.eq(JsonValue(evidence));
+    on!(conn, |c| diesel::update(dsl::suspicious_ips.find(id)).set(set).execute(c).await)?;
+    Ok(())
+}
+
 /// Closes an open row; `None` if there is none with this id or it was reviewed before.
 ///
 /// # Errors

@@ -107,6 +107,14 @@ impl Book {
         book
     }
 
+    /// Forgets what blocks within `network` that are gone were made for.
+    pub(super) fn forget_ended(&mut self, network: Option<Network>) {
+        let Ended { causes, oldest, .. } = &mut self.ended;
+        let is_kept = |value: &Network| network.is_some_and(|network| !network.covers(value));
+        causes.retain(|value, _| is_kept(value));
+        oldest.retain(is_kept);
+    }
+
     /// Takes in what changed.
     pub(super) fn apply(
         &mut self,

@@ -94,7 +94,8 @@ pub(super) async fn since(
         return Ok(None);
     }
     let changes = list_changes::since(conn, held, version - held).await?;
-    if !changes.iter().map(|change| change.version).eq(held + 1..=version) {
+    let follow_on = changes.iter().map(|change| change.version).eq(held + 1..=version);
+    if !follow_on || changes.iter().any(Change::is_emptied) {
         return Ok(None);
     }
     let at = conn.clock(now).await?;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::place::{CountryCode, Place, clean_city};
 use super::set::BuildId;
 use super::{CACHED_SECONDS, Cached};
-use crate::redis::RedisPool;
+use crate::redis::{RedisPool, RedisPoolError};
 
 /// The longest that a batch waits for Redis, each way.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -67,6 +67,14 @@ impl SharedCache {
             set
         });
         self.send::<()>(commands.collect(), now).await;
+    }
+
+    /// Forgets these for all replicas.
+    pub(super) async fn forget(
+        &self,
+        addresses: impl Iterator<Item = IpAddr>,
+    ) -> Result<(), RedisPoolError> {
+        self.pool.delete(addresses.map(key)).await
     }
 
     /// Round trips that failed since the start.

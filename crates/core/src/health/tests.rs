@@ -39,6 +39,7 @@ fn the_lists_are_degraded_until_the_store_answers() {
         version: 7,
         blocked: 2,
         allowed: 1,
+        copied: 1,
         confirmed_at: None,
         trouble: trouble.map(str::to_owned),
     };

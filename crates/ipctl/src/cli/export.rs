@@ -1,6 +1,7 @@
 //! `ipctl export`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use ipwarden_engine::network::Network;
 
 use super::values;
 
@@ -13,6 +14,18 @@ pub(crate) enum Export {
     Blocklist(ExportBlocklist),
     /// Write the allowlist, as `ipctl import allowlist` reads it
     Allowlist(ExportAllowlist),
+    /// Write everything that is stored about an address, as JSON
+    ///
+    /// Records, findings, entries of the lists and their changes, bouncers, and what the audit log says
+    /// about it. With -o jsonl a line for each row.
+    Data(ExportData),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportData {
+    /// An address, or a CIDR
+    #[arg(long = "ip", short, value_name = "IP", value_parser = values::bare_network)]
+    pub(crate) network: Network,
 }
 
 #[derive(Debug, Args)]

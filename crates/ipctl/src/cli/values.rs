@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use ipwarden_core::config::{StoreUrl, StoreUrlError};
-use ipwarden_core::{duration, users};
+use ipwarden_core::{duration, forget, users};
 use ipwarden_engine::network::{Network, NetworkError, Parsed, parse_address};
 
 /// An instant as people write it.
@@ -66,6 +66,12 @@ pub(super) fn network(text: &str) -> Result<Parsed, NetworkError> {
 
 pub(super) fn bare_network(text: &str) -> Result<Network, NetworkError> {
     text.parse()
+}
+
+/// What can be forgotten at once.
+pub(super) fn forgettable(text: &str) -> Result<Network, String> {
+    let network = bare_network(text).map_err(|error| error.to_string())?;
+    forget::check_width(network).map(|()| network).map_err(|error| error.to_string())
 }
 
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {

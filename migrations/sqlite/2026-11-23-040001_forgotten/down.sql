@@ -1,0 +1,2 @@
+drop table forgotten_nodes;
+drop table forgotten;
