@@ -203,10 +203,8 @@ async fn fill(db: &Db) {
         evidence: evidence.clone(),
         review: None,
     };
-    let found = vec![
-        finding("2001:db8::7", Rule::SensitivePath),
-        finding("2001:db8::/64", Rule::Volume),
-    ];
+    let found =
+        vec![finding("2001:db8::7", Rule::SensitivePath), finding("2001:db8::/64", Rule::Volume)];
     db.transaction(move |conn| suspicious_ips::insert(conn, found).boxed()).await.unwrap();
 }
 

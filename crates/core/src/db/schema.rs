@@ -293,3 +293,60 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(forgotten, forgotten_nodes);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use diesel::RunQueryDsl;
+
+    use crate::db::{Create, Db};
+
+    const PRIVACY: &str = include_str!("../../../../docs/PRIVACY.md");
+
+    #[derive(diesel::QueryableByName)]
+    struct Column {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        of: String,
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        name: String,
+    }
+
+    type Columns = BTreeMap<String, BTreeSet<String>>;
+
+    /// What stands between backticks in a cell.
+    fn names(cell: &str) -> impl Iterator<Item = String> {
+        cell.split('`').skip(1).step_by(2).map(str::to_owned)
+    }
+
+    #[tokio::test]
+    async fn what_is_said_about_privacy_names_every_column_that_there_is() {
+        let (_, rest) = PRIVACY.split_once("## Tables").unwrap();
+        let (tables, _) = rest.split_once("## Files").unwrap();
+        let mut told = Columns::new();
+        for line in tables.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<_> = line.split('|').collect();
+            for table in names(cells[1]) {
+                told.insert(table, names(cells[2]).collect());
+            }
+        }
+
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+        db.migrate().await.unwrap();
+        let Db::Sqlite(pool) = &db else { panic!("it is a file") };
+        let mut connection = pool.dedicated().await.unwrap();
+        let columns: Vec<Column> = diesel::sql_query(
+            "select tables.name as \"of\", columns.name as name from sqlite_master tables \
+             join pragma_table_info(tables.name) columns where tables.type = 'table' \
+             and tables.name not like 'sqlite_%' and tables.name not like '\\_\\_%' escape '\\'",
+        )
+        .load(&mut connection)
+        .unwrap();
+        let mut there = Columns::new();
+        for Column { of, name } in columns {
+            there.entry(of).or_default().insert(name);
+        }
+        assert_eq!(told, there, "docs/PRIVACY.md on the left, the schema on the right");
+    }
+}
