@@ -3,8 +3,8 @@
 -- HAProxy has no forward-auth of its own; its httpclient (2.5 and later) asks the gate as Traefik does.
 
 local GATE = "http://127.0.0.1:8081/v1/forward-auth"
--- In milliseconds.
-local PATIENCE = 2000
+-- In milliseconds, of each of four attempts: HAProxy tries that often.
+local PATIENCE = 1000
 -- Without ipwarden everybody passes. To fail closed (503), write `false`.
 local FAIL_OPEN = true
 

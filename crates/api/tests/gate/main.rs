@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod envoy;
 mod faults;
 mod forward_auth;
 mod grpc;

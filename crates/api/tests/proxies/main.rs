@@ -296,6 +296,26 @@ async fn odd_requests_reach_no_backend_beyond_the_quota_and_are_no_500(
     assert_eq!(backend.count() - reached, 5);
 }
 
+/// The recipes bound how long a question waits.
+#[rstest]
+#[case(Nginx, 200)]
+#[case(Traefik, 504)]
+#[case(Caddy, 504)]
+#[case(Envoy, 503)]
+#[case(EnvoyGrpc, 503)]
+#[case(Haproxy, 200)]
+#[tokio::test]
+async fn an_ipwarden_that_hangs_is_as_good_as_stopped(#[case] proxy: Proxy, #[case] status: u16) {
+    let backend = Backend::start();
+    let site = Site::new(proxy, backend.address(), keep).await;
+    let ada = browser("127.0.0.86");
+    assert_eq!(site.get(&ada, "/").await.status(), 200);
+    site.bed.first().signal("STOP");
+    let answer = tokio::time::timeout(PATIENCE / 3, site.get(&ada, "/"));
+    assert_eq!(answer.await.unwrap().status(), status);
+    site.bed.first().signal("CONT");
+}
+
 /// What a proxy does while ipwarden is stopped, as its recipe says, and as it says that one may choose.
 #[rstest]
 #[case(Choice::Recipes, Nginx, 200)]
