@@ -95,7 +95,7 @@ async fn a_look_up_takes_as_long_with_many_blocks_as_with_few() {
     live(&bouncer, replica, "ip=11.0.3.2").await;
     let many = median_of_look_ups(&bouncer, replica).await;
     eprintln!("a look-up by ip: {few:.0?} with 10 blocks, {many:.0?} with 100,000 (median of 200)");
-    assert!(many < few * 5, "a scan would take many times as long");
+    assert!(many < few * 10, "a scan would take many times as long");
 }
 
 async fn median_of_look_ups(bouncer: &Bouncer, replica: &Replica) -> Duration {
