@@ -20,6 +20,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipwarden_engine::client_ip::ClientIpConfigError;
 use ipwarden_engine::quota::{Policies, Policy};
@@ -27,6 +28,7 @@ use ipwarden_engine::redis::RedisUrl;
 pub use ipwarden_engine::spool::Durability;
 use serde::Serialize;
 
+use crate::duration;
 pub use error::{ConfigError, Problem, Source};
 use layers::Layers;
 use read::show;
@@ -36,6 +38,9 @@ pub use sections::{
     Scan, Store, TrustEveryone,
 };
 pub use store_url::{StoreUrl, StoreUrlError};
+
+/// Until an hour that has ended was judged, and an hour more for what comes late.
+const UNTIL_JUDGED: Duration = Duration::from_hours(2);
 
 /// With what a binary exits on a [`ConfigError`], before it has bound a port (`EX_USAGE` of
 /// sysexits.h).
@@ -235,6 +240,17 @@ impl Config {
         }
         if let Err(error) = Policies::new(self.quotas.clone()) {
             layers.refuse("quotas", error.to_string());
+        }
+        let needed = self.scan.window + UNTIL_JUDGED;
+        if self.request_log.anonymise_after.is_some_and(|after| after < needed) {
+            layers.refuse(
+                "request_log.anonymise_after",
+                format!(
+                    "is too short: the scan needs whole addresses for `scan.window` and two hours more, \
+                     which is {}",
+                    duration::format(needed)
+                ),
+            );
         }
         if self.request_log.anonymise_after.is_some_and(|after| after > self.request_log.retention)
         {

@@ -39,6 +39,7 @@ macro_rules! insert_batch {
 }
 
 pub mod allowed_ips;
+pub mod anonymised;
 pub mod api_keys;
 pub mod audit_log;
 pub mod blocked_ips;

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod access_log;
+pub mod anonymise;
 pub mod bouncers;
 pub mod changes;
 pub mod config;

@@ -36,7 +36,7 @@ use crate::config::Config;
 use crate::db::leases::{self, Lease};
 use crate::db::scan_runs::{self, ScanRun};
 use crate::db::touched_hours::{self, TouchedHour};
-use crate::db::{Conn, Db, DbError, allowed_ips, forgotten, traffic};
+use crate::db::{Conn, Db, DbError, allowed_ips, anonymised, forgotten, traffic};
 use crate::decide::decide;
 use crate::detect::{Rules, Window, detect};
 use crate::lists;
@@ -322,6 +322,7 @@ pub async fn scan(
                 }
                 for row in &due.settles {
                     touched_hours::forget(conn, row).await?;
+                    anonymised::reopen(conn, row.hour).await?;
                 }
                 Ok(Judged { window, findings, opened, blocked, version })
             }

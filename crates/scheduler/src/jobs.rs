@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Days, TimeDelta, Utc};
 use futures_util::FutureExt;
+use ipwarden_core::anonymise;
 use ipwarden_core::changes;
 use ipwarden_core::config::Config;
 use ipwarden_core::db::{
@@ -35,6 +36,8 @@ pub enum Job {
     MakeDays,
     /// Drops records that are older than the retention.
     DropDays,
+    /// Cuts the addresses in old records, if that is wanted.
+    Anonymise,
     /// Forgets changes of the lists that nobody asks for any more, answers that are kept no longer, and what is
     /// left of those who were forgotten.
     Forget,
@@ -50,6 +53,8 @@ pub struct Work {
     pub terms: Arc<Terms>,
     /// How long records are kept.
     pub retention: TimeDelta,
+    /// How long their addresses stay whole; `None` for as long as they are kept.
+    pub anonymise_after: Option<TimeDelta>,
     /// Who this is among the schedulers.
     pub node: String,
     /// Since when.
@@ -65,6 +70,10 @@ impl Work {
             terms: Arc::new(Terms::of(config, lists::own_addresses())),
             retention: TimeDelta::from_std(config.request_log.retention)
                 .expect("the configuration allows a hundred years at most"),
+            anonymise_after: config
+                .request_log
+                .anonymise_after
+                .map(|after| TimeDelta::from_std(after).expect("it is within the retention")),
             // `nodes` also holds the `api` of the same host.
             node: format!("scheduler@{}", config.node_name()),
             started_at: date(now),
@@ -105,6 +114,15 @@ impl Job {
                 let dropped = partitions::drop_old(db, work.retention, now).await?;
                 if dropped > 0 {
                     tracing::info!(dropped, "records older than the retention were dropped");
+                }
+                Ok(())
+            }
+            Job::Anonymise => {
+                let Some(after) = work.anonymise_after else { return Ok(()) };
+                let (span, now) = (work.terms.rules.span, db.clock(now).await?);
+                let cut = anonymise::run(db, after, span, now).await?;
+                if cut > 0 {
+                    tracing::info!(records = cut, "addresses in old records were cut");
                 }
                 Ok(())
             }

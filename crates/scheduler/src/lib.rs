@@ -28,13 +28,14 @@ pub use crate::jobs::{Job, Work};
 use crate::steps::Steps;
 
 /// Every job and when it runs: second, minute, hour, day of the month, month, day of the week.
-pub const JOBS: [(Job, &str); 6] = [
+pub const JOBS: [(Job, &str); 7] = [
     // Ten seconds after the hour, when its last records are in; then every five minutes what came late.
     (Job::Scan, "10 */5 * * * *"),
     (Job::EndBlocks, "*/5 * * * * *"),
     (Job::Heartbeat, "*/5 * * * * *"),
     (Job::MakeDays, "20 30 * * * *"),
     (Job::DropDays, "40 40 * * * *"),
+    (Job::Anonymise, "30 20 * * * *"),
     (Job::Forget, "50 50 * * * *"),
 ];
 

@@ -187,6 +187,7 @@ fn every_bad_value_is_told_with_its_key_and_what_is_right() {
         ("request_log.retention = '30 days'", "request_log.retention", "such as `90s`"),
         ("request_log.retention = '1h'", "request_log.retention", "from 1d to"),
         ("request_log.anonymise_after = '31d'", "request_log.anonymise_after", "longer than"),
+        ("request_log.anonymise_after = '2h'", "request_log.anonymise_after", "which is 3h"),
         ("geo.files = [1]", "geo.files", "must be a list of texts"),
         ("scan.max_requests = 0", "scan.max_requests", "from 1 to"),
         ("scan.max_requests = 1.5", "scan.max_requests", "whole number"),

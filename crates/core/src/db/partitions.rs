@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
-use diesel::{ExpressionMethods as _, QueryDsl as _};
+use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt;
 
@@ -77,6 +77,38 @@ pub async fn drop_old(db: &Db, keep: TimeDelta, now: DateTime<Utc>) -> Result<us
         Db::Postgres(_) => drop_old_days(db, before).await,
         Db::Sqlite(_) => delete_old_records(db, before).await,
     }
+}
+
+/// From when on there are records, not before `from`: in SQLite the first of them, in PostgreSQL the first of
+/// their days. `None` if there are none.
+///
+/// # Errors
+/// As any statement.
+pub async fn first_from(db: &Db, from: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, DbError> {
+    db.run(move |conn| {
+        async move {
+            match conn {
+                Conn::Postgres(c) => {
+                    let days = names(c).await?;
+                    let first = days.iter().filter_map(|name| day(name)?.and_hms_opt(0, 0, 0));
+                    let is_over = |day: &DateTime<Utc>| *day + TimeDelta::days(1) <= from;
+                    let first = first.map(|day| day.and_utc()).find(|day| !is_over(day));
+                    Ok(first.map(|day| day.max(from)))
+                }
+                Conn::Sqlite(c) => {
+                    use super::schema::request_logs::dsl;
+                    let first = dsl::request_logs
+                        .filter(dsl::at.ge(TsValue(from)))
+                        .order(dsl::at)
+                        .select(dsl::at);
+                    let first: Option<TsValue> = first.first(c).await.optional()?;
+                    Ok(first.map(|at| at.0))
+                }
+            }
+        }
+        .boxed()
+    })
+    .await
 }
 
 async fn create(conn: &mut Conn, day: NaiveDate) -> Result<(), DbError> {

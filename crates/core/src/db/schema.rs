@@ -292,6 +292,16 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Ts;
+
+    anonymised (id) {
+        id -> Integer,
+        until -> Ts,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(forgotten, forgotten_nodes);
 
 #[cfg(test)]

@@ -36,6 +36,16 @@ pub async fn before(conn: &mut Conn, before: DateTime<Utc>) -> Result<Vec<Touche
     on!(conn, |c| rows.load(c).await)
 }
 
+/// The first hour that is to be judged again.
+///
+/// # Errors
+/// As any statement.
+pub async fn first(conn: &mut Conn) -> Result<Option<DateTime<Utc>>, DbError> {
+    let first = touched_hours::table.order(touched_hours::hour).select(touched_hours::hour);
+    let hour: Option<TsValue> = on!(conn, |c| first.first(c).await.optional())?;
+    Ok(hour.map(|hour| hour.0))
+}
+
 /// Forgets a row, unless its node has written records of that hour since it was read.
 ///
 /// # Errors

@@ -16,10 +16,11 @@ use ipwarden_engine::network::Network;
 
 use super::schema::request_logs;
 use super::types::{Addr, AddrValue, Net, NetValue, Ts, TsValue};
-use super::{Conn, DbError};
+use super::{Conn, DbError, anonymised};
 use crate::detect::{Counted, Rules, SAMPLE_SIZE, Sampled, Traffic, Window};
 
-/// Counts what the rules judge in one window. Requests of trusted proxies do not count.
+/// Counts what the rules judge in one window. Requests of trusted proxies do not count, nor do those whose
+/// address was cut.
 ///
 /// # Errors
 /// As any statement.
@@ -29,11 +30,18 @@ pub async fn of_window(
     rules: &Rules,
     trusted: &[Network],
 ) -> Result<Traffic, DbError> {
-    let mut volume = volume(conn, window, rules, trusted).await?;
-    for counted in &mut volume {
-        counted.sample = sample(conn, counted, trusted).await?;
+    let mut others = Words::of(conn).without(trusted);
+    let cut = anonymised::until(conn).await?;
+    if cut.is_some_and(|until| window.start() - rules.span < until) {
+        // An address that was the first of its network before is taken for one that was cut.
+        others.push_str(" and address <> ");
+        others.push_str(anonymised::cut(conn));
     }
-    Ok(Traffic { volume, sensitive: sensitive(conn, window, trusted).await? })
+    let mut volume = volume(conn, window, rules, &others).await?;
+    for counted in &mut volume {
+        counted.sample = sample(conn, counted, &others).await?;
+    }
+    Ok(Traffic { volume, sensitive: sensitive(conn, window, &others).await? })
 }
 
 /// The requests of one address for sensitive paths from `first` to `last`, both included.
@@ -87,7 +95,7 @@ async fn volume(
     conn: &mut Conn,
     window: Window,
     rules: &Rules,
-    trusted: &[Network],
+    others: &str,
 ) -> Result<Vec<Counted>, DbError> {
     let words = Words::of(conn);
     let (limit, network) = (rules.max_requests, words.network);
@@ -96,7 +104,6 @@ async fn volume(
     let span = words.microseconds(rules.span);
     // Less than the span apart, which is a whole number of microseconds.
     let within = words.microseconds(rules.span - TimeDelta::microseconds(1));
-    let others = words.without(trusted);
     let query = format!(
         "with counted as (
             select {network} as network, at,
@@ -157,13 +164,9 @@ fn network_of(bytes: &[u8]) -> Option<Network> {
 }
 
 /// The newest requests that were counted.
-async fn sample(
-    conn: &mut Conn,
-    counted: &Counted,
-    trusted: &[Network],
-) -> Result<Vec<Sampled>, DbError> {
+async fn sample(conn: &mut Conn, counted: &Counted, others: &str) -> Result<Vec<Sampled>, DbError> {
     // A proxy may live in the /64 of its clients.
-    let of_others = format!("true{}", Words::of(conn).without(trusted));
+    let of_others = format!("true{others}");
     let newest = request_logs::table
         .filter(request_logs::address.ge(AddrValue(counted.network.address())))
         .filter(request_logs::address.le(AddrValue(counted.network.last_address())))
@@ -241,14 +244,9 @@ struct SensitiveRow {
 }
 
 /// The addresses that asked for sensitive paths, with their newest such requests, in one pass.
-async fn sensitive(
-    conn: &mut Conn,
-    window: Window,
-    trusted: &[Network],
-) -> Result<Vec<Counted>, DbError> {
+async fn sensitive(conn: &mut Conn, window: Window, others: &str) -> Result<Vec<Counted>, DbError> {
     let words = Words::of(conn);
     let (start, end) = (words.instant(window.start()), words.instant(window.end()));
-    let others = words.without(trusted);
     let query = format!(
         "select * from (
             select address, at, method, path, status, verdict, country, city,
