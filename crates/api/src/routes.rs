@@ -14,6 +14,7 @@ mod metrics;
 mod request_logs;
 mod scans;
 mod session;
+mod stats;
 mod streams;
 mod users;
 mod who;
@@ -21,6 +22,7 @@ mod who;
 use actix_web::web::{self, ServiceConfig, resource, scope};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, Route};
 
+pub(crate) use self::stats::Counters;
 pub(crate) use self::streams::Listeners;
 use crate::auth::Anybody;
 use crate::error::ApiError;
@@ -87,6 +89,7 @@ pub(crate) fn control(app: &mut ServiceConfig) {
                 .service(keyed("/suspicious/{id}/review", "POST").post(findings::review))
                 .service(keyed("/request-logs", "GET").get(request_logs::page))
                 .service(keyed("/request-logs/stream", "GET").get(streams::records))
+                .service(keyed("/stats", "GET").get(stats::stats))
                 .service(keyed("/changes/stream", "GET").get(streams::changes))
                 .service(keyed("/scans", "GET").get(scans::page))
                 .service(keyed("/audit", "GET").get(audit::page))

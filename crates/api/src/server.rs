@@ -239,6 +239,7 @@ fn serve_control(
     let wrong_keys = web::Data::new(WrongKeys::default());
     let door = web::Data::new(Door::of(context, Audience::Control));
     let listeners = web::Data::new(routes::Listeners::default());
+    let counters = web::Data::new(routes::Counters::default());
     let context = web::Data::from(context.clone());
     let server = HttpServer::new(move || {
         App::new()
@@ -246,6 +247,7 @@ fn serve_control(
             .app_data(wrong_keys.clone())
             .app_data(door.clone())
             .app_data(listeners.clone())
+            .app_data(counters.clone())
             .configure(routes::control)
             .wrap_fn(answering)
     });

@@ -13,7 +13,7 @@ use std::time::Duration;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use futures_util::FutureExt;
 
-use crate::db::{Db, DbError, anonymised, partitions, touched_hours};
+use crate::db::{Db, DbError, anonymised, partitions, request_tops, touched_hours};
 use crate::detect::WINDOW;
 
 /// Records of one transaction, about.
@@ -42,6 +42,8 @@ pub async fn run(
         let (seen, to) = (next.seen, next.hour + WINDOW);
         db.transaction(move |conn| anonymised::advance(conn, seen, to).boxed()).await?;
     }
+    // Networks as wide as that are counted apart.
+    db.transaction(move |conn| request_tops::anonymise(conn, now - after).boxed()).await?;
     Ok(all)
 }
 

@@ -57,7 +57,9 @@ mod migrations;
 pub mod nodes;
 pub mod partitions;
 mod postgres;
+pub mod request_hours;
 pub mod request_logs;
+pub mod request_tops;
 pub mod scan_runs;
 mod schema;
 pub mod secrets;
@@ -69,6 +71,7 @@ pub mod touched_hours;
 pub mod traffic;
 mod types;
 pub mod users;
+mod words;
 
 pub use connection::{Conn, Db};
 pub use error::DbError;

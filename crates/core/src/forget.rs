@@ -27,7 +27,7 @@ use crate::db::list_changes::{self, List, Op};
 use crate::db::suspicious_ips::{self, SuspiciousIp};
 use crate::db::{
     Conn, Db, DbError, allowed_ips, audit_log, blocked_ips, bouncers, forgotten, idempotency_keys,
-    request_logs,
+    request_logs, request_tops,
 };
 use crate::lists::{self, Actor};
 
@@ -214,6 +214,8 @@ pub async fn erase(
         erased += gone;
         progress(erased);
     }
+    // Whoever counts an hour from here on leaves it out.
+    patient.transaction(move |conn| request_tops::forget(conn, network).boxed()).await?;
     let mut after = Some(0);
     while let Some(from) = after {
         after = patient.transaction(move |conn| redact(conn, network, from).boxed()).await?;

@@ -26,6 +26,7 @@ pub mod redis;
 pub mod scan;
 pub mod sessions;
 pub mod signing;
+pub mod stats;
 pub mod stored;
 pub mod tail;
 pub mod users;

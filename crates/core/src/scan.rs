@@ -3,7 +3,7 @@
 //! Promises: each window that ended is judged once by one scheduler among many, missed ones in
 //! order, oldest first; hours whose records changed afterwards are judged again, whole, together
 //! with the hours their span reaches into. What is found is set and never added up, so judging
-//! twice changes nothing. A window is written in one transaction, which first checks the lease's
+//! twice changes nothing. Hours are counted for [`stats`](crate::stats) along with that. A window is written in one transaction, which first checks the lease's
 //! fencing number: a scheduler that was too slow, or was killed, leaves nothing behind.
 //!
 //! What has ended, and when it was judged, is told by the store's clock alone: in a fleet the machine
@@ -14,6 +14,7 @@
 //! Does not read the clock, and does not judge: [`detect`](crate::detect) and
 //! [`decide`](crate::decide) do.
 
+mod count;
 mod due;
 mod flag;
 mod keep;
@@ -28,6 +29,7 @@ use futures_util::future::BoxFuture;
 use ipwarden_engine::network::Network;
 use ipwarden_engine::target::Rails;
 
+pub use self::count::forget_old;
 use self::due::Agenda;
 pub use self::due::{Due, Reason};
 use self::flag::{Flagged, flag};
@@ -163,6 +165,22 @@ pub async fn run_between(
     .await
 }
 
+/// Counts for [`stats`](crate::stats) what judging does not: the hour that goes on, and hours of an older
+/// log. Returns whether nobody else was at it.
+///
+/// # Errors
+/// As [`run_due`].
+pub async fn count_due(
+    db: &Db,
+    scheduler: &str,
+    clock: impl Fn() -> DateTime<Utc>,
+) -> Result<bool, DbError> {
+    let Some(lease) = take_lease(db, scheduler, clock()).await? else { return Ok(false) };
+    let counted = count::missing(db, &lease, &clock).await;
+    give_back(db, lease, clock()).await;
+    counted.map(|()| true)
+}
+
 /// What is to be judged at an instant of the store's clock.
 trait Plan:
     for<'c> FnOnce(&'c mut Conn, DateTime<Utc>) -> BoxFuture<'c, Result<Agenda, DbError>>
@@ -189,17 +207,25 @@ async fn with_lease<P>(
 where
     P: Plan,
 {
-    let (now, holder) = (clock(), holder.to_owned());
-    let lease = db.transaction(move |conn| {
+    let Some(lease) = take_lease(db, holder, clock()).await? else { return Ok(Outcome::Busy) };
+    let judged = judge_all(db, terms, &lease, &clock, plan).await;
+    give_back(db, lease, clock()).await;
+    judged.map(Outcome::Done)
+}
+
+async fn take_lease(db: &Db, holder: &str, now: DateTime<Utc>) -> Result<Option<Lease>, DbError> {
+    let holder = holder.to_owned();
+    db.transaction(move |conn| {
         async move {
             let store_now = conn.clock(now).await?;
             leases::acquire(conn, LEASE, &holder, LEASE_TTL, store_now).await
         }
         .boxed()
-    });
-    let Some(lease) = lease.await? else { return Ok(Outcome::Busy) };
-    let judged = judge_all(db, terms, &lease, &clock, plan).await;
-    let now = clock();
+    })
+    .await
+}
+
+async fn give_back(db: &Db, lease: Lease, now: DateTime<Utc>) {
     let released = db.run(move |conn| {
         async move {
             let store_now = conn.clock(now).await?;
@@ -211,7 +237,6 @@ where
         // It ends by itself.
         tracing::debug!(%error, "the lease of the scan was not given back");
     }
-    judged.map(Outcome::Done)
 }
 
 async fn judge_all<P>(
@@ -238,6 +263,7 @@ where
             tracing::warn!(window = %due.window, "the clock was set back: the window waits");
             break;
         }
+        count::touched(db, lease, &due.settles, clock).await?;
         let judged = scan(db, terms, due, lease, clock()).await?;
         if judged.findings > 0 {
             let Judged { window, findings, opened, blocked, .. } = judged;

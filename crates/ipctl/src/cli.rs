@@ -6,6 +6,7 @@ mod geo;
 mod import;
 mod keys;
 mod migrate_from;
+mod stats;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub(crate) use self::import::{
 };
 pub(crate) use self::keys::{Bouncer, BouncerAdd, BouncerDelete, Key, KeyCreate, KeyRevoke};
 pub(crate) use self::migrate_from::{FromCrowdsec, FromDjango, FromFail2ban, MigrateFrom};
+pub(crate) use self::stats::Stats;
 pub(crate) use self::targets::Targets;
 pub(crate) use self::user::{User, UserAdd, UserName, UserRemove};
 pub(crate) use self::values::Instant;
@@ -108,6 +110,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Show the request log, the newest last
     Logs(Logs),
+    /// Show requests and verdicts over time, and the busiest addresses, networks, paths and places
+    Stats(Stats),
     /// Look for suspicious addresses now, in any hours
     Scan(Scan),
     /// Read what other programs wrote

@@ -23,6 +23,7 @@ mod migrate_from;
 mod review;
 mod rows;
 mod scan;
+mod stats;
 mod suspicious;
 mod unblock;
 mod user;
@@ -43,6 +44,7 @@ pub(crate) async fn run(given: Invocation, command: Command) -> Result<(), Failu
         Command::Review(args) => review::run(given, args).await,
         Command::Check(args) => check::run(given, args).await,
         Command::Logs(args) => logs::run(given, args).await,
+        Command::Stats(args) => stats::run(given, args).await,
         Command::Scan(args) => scan::run(given, args).await,
         Command::Import(Import::AccessLog(args)) => import_log::run(given, args).await,
         Command::Import(Import::Blocklist(args)) => import_list::blocklist(given, args).await,

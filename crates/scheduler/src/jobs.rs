@@ -26,7 +26,7 @@ const KEEP_CHANGES: TimeDelta = TimeDelta::days(7);
 /// Something that is done by the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Job {
-    /// Judges the hours that ended, and those that records came late for.
+    /// Judges the hours that ended, and those that records came late for, and counts them.
     Scan,
     /// Takes what has ended off the lists.
     EndBlocks,
@@ -34,7 +34,7 @@ pub enum Job {
     Heartbeat,
     /// Makes the partitions of the coming days.
     MakeDays,
-    /// Drops records that are older than the retention.
+    /// Drops records that are older than the retention, and what was counted of their hours.
     DropDays,
     /// Cuts the addresses in old records, if that is wanted.
     Anonymise,
@@ -115,7 +115,7 @@ impl Job {
                 if dropped > 0 {
                     tracing::info!(dropped, "records older than the retention were dropped");
                 }
-                Ok(())
+                scan::forget_old(db, work.retention, now).await.map(drop)
             }
             Job::Anonymise => {
                 let Some(after) = work.anonymise_after else { return Ok(()) };
@@ -136,6 +136,7 @@ async fn scan(work: &Work) -> Result<(), DbError> {
         Outcome::Busy => tracing::debug!("another scheduler scans"),
         Outcome::Done(judged) => {
             work.announce(judged.iter().filter_map(|judged| judged.version).max()).await;
+            scan::count_due(&work.db, &work.node, || date(Moment::now())).await?;
         }
     }
     Ok(())

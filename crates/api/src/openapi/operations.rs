@@ -105,6 +105,15 @@ fn log() -> Vec<Operation> {
     };
     let mut live = stream("/api/v1/request-logs/stream", "Follow the request log");
     live.parameters.extend(filters());
+    let mut stats = get("/api/v1/stats", "Count requests", READER, &[], json_of("Stats"));
+    let steps = json!({ "type": "string", "enum": ["hour", "day"] });
+    let top = json!({ "type": "integer", "minimum": 0, "maximum": 1000, "default": 10 });
+    stats.parameters = vec![
+        in_query("since", "From the hour of then on; the last 24 hours by default", time()),
+        in_query("until", "Up to the end of the hour before then", time()),
+        in_query("by", "Steps of time, UTC; by the hour for up to two days by default", steps),
+        in_query("top", "So many of the busiest of each kind", top),
+    ];
     let mut check = get(
         "/api/v1/check/{target}",
         "Ask every list about a network",
@@ -117,6 +126,7 @@ fn log() -> Vec<Operation> {
     vec![
         records,
         live,
+        stats,
         stream("/api/v1/changes/stream", "Follow the changes of both lists"),
         get("/api/v1/scans", "Show which hours were judged", READER, &PAGING, pages("ScanRun")),
         get("/api/v1/audit", "Show who changed what", READER, &PAGING, pages("Audited")),

@@ -206,6 +206,31 @@ fn answers() -> Map<String, Value> {
         ("finished_at", time()),
         ("findings", integer()),
     ]);
+    let verdicts =
+        || ["requests", "allowed", "blocked", "throttled"].map(|name| (name, integer())).to_vec();
+    let tops = || array(named("Top"));
+    let mut top = with(verdicts(), &[("key", text()), ("at_most", integer())]);
+    top["description"] =
+        "At least `requests`, and no more than `at_most`: of each hour the thousand \
+        busiest are kept. Networks are a /24 or /48."
+            .into();
+    let counted = [
+        ("since", time()),
+        ("until", time()),
+        ("by", one_of(&["hour", "day"])),
+        ("pending_hours", integer()),
+        ("times", array(with(verdicts(), &[("start", time())]))),
+        ("statuses", tops()),
+        ("addresses", tops()),
+        ("networks", tops()),
+        ("paths", tops()),
+        ("countries", tops()),
+        ("asns", tops()),
+    ];
+    let mut stats = with(verdicts(), &counted);
+    stats["description"] = "Whole hours, as far as they are counted: the newest records of \
+        `pending_hours` hours are not."
+        .into();
     let audited = object(&[
         ("id", integer()),
         ("at", time()),
@@ -242,6 +267,8 @@ fn answers() -> Map<String, Value> {
         ("Record", record),
         ("Checked", checked),
         ("ScanRun", run),
+        ("Stats", stats),
+        ("Top", top),
         ("Audited", audited),
         ("Key", object(&key())),
         ("NewKey", with(key(), &[("key", nullable(text()))])),

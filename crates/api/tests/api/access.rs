@@ -57,6 +57,7 @@ fn every_route() -> Vec<Route> {
         route("/request-logs", Method::GET, "/request-logs", None, Role::Reader),
         route("/scans", Method::GET, "/scans", None, Role::Reader),
         route("/audit", Method::GET, "/audit", None, Role::Reader),
+        route("/stats", Method::GET, "/stats", None, Role::Reader),
         route("/check/{target:.*}", Method::GET, "/check/192.0.2.77", None, Role::Reader),
         route("/keys", Method::GET, "/keys", None, Role::Admin),
         route("/keys", Method::POST, "/keys", name(), Role::Admin),

@@ -15,4 +15,5 @@ mod metrics;
 mod openapi;
 mod pages;
 mod sessions;
+mod stats;
 mod streams;

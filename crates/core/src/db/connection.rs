@@ -131,7 +131,7 @@ impl Db {
         T: Send + 'static,
     {
         let committing = Arc::new(AtomicBool::new(false));
-        let body = transactional(body, self.is_rehearsal(), committing.clone());
+        let body = transactional(body, Kind::Write, self.is_rehearsal(), committing.clone());
         let outcome = match self {
             Db::Postgres(pool) => pool.run(body).await,
             Db::Sqlite(pool) => pool.write(body).await,
@@ -152,6 +152,18 @@ impl Db {
             Db::Postgres(_) => Ok(()),
             Db::Sqlite(pool) => pool.empty_log().await,
         }
+    }
+
+    /// Runs a body of questions that all see the store as it was at one instant. Nobody waits for it.
+    ///
+    /// # Errors
+    /// As [`Db::run`].
+    pub async fn snapshot<T, F>(&self, body: F) -> Result<T, DbError>
+    where
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run(transactional(body, Kind::Snapshot, true, Arc::default())).await
     }
 
     /// The store's clock: PostgreSQL's own, or `now` when the store is a file of this machine.
@@ -187,9 +199,17 @@ impl Conn {
     }
 }
 
+/// What a transaction is for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Write,
+    Snapshot,
+}
+
 /// `committing` says from when on the outcome is the store's to know.
 fn transactional<T, F>(
     body: F,
+    kind: Kind,
     is_rehearsal: bool,
     committing: Arc<AtomicBool>,
 ) -> impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, DbError>> + Send + 'static
@@ -199,7 +219,7 @@ where
 {
     move |conn| {
         async move {
-            begin(conn).await?;
+            begin(conn, kind).await?;
             match body(conn).await {
                 Ok(value) if is_rehearsal => {
                     roll_back(conn).await?;
@@ -222,10 +242,15 @@ where
     }
 }
 
-async fn begin(conn: &mut Conn) -> Result<(), DbError> {
-    match conn {
-        Conn::Postgres(c) => Ok(PgTransactions::begin_transaction(&mut **c).await?),
-        Conn::Sqlite(c) => Ok(c.batch_execute("BEGIN IMMEDIATE").await?),
+async fn begin(conn: &mut Conn, kind: Kind) -> Result<(), DbError> {
+    match (conn, kind) {
+        (Conn::Postgres(c), Kind::Write) => Ok(PgTransactions::begin_transaction(&mut **c).await?),
+        (Conn::Postgres(c), Kind::Snapshot) => {
+            let begin = "begin isolation level repeatable read, read only";
+            Ok(PgTransactions::begin_transaction_sql(&mut **c, begin).await?)
+        }
+        (Conn::Sqlite(c), Kind::Write) => Ok(c.batch_execute("BEGIN IMMEDIATE").await?),
+        (Conn::Sqlite(c), Kind::Snapshot) => Ok(c.batch_execute("BEGIN").await?),
     }
 }
 

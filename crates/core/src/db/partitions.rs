@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt;
@@ -109,6 +109,45 @@ pub async fn first_from(db: &Db, from: DateTime<Utc>) -> Result<Option<DateTime<
         .boxed()
     })
     .await
+}
+
+/// The hours before `until` of every day that the log has a place for, oldest first; there may be none of
+/// their records.
+///
+/// # Errors
+/// As any statement.
+pub async fn hours(conn: &mut Conn, until: DateTime<Utc>) -> Result<Vec<DateTime<Utc>>, DbError> {
+    let days = days(conn).await?;
+    let hours = days.iter().flat_map(|day| {
+        let start = day.and_time(NaiveTime::MIN).and_utc();
+        (0..24).map(move |hour| start + TimeDelta::hours(hour))
+    });
+    Ok(hours.take_while(|hour| *hour < until).collect())
+}
+
+async fn days(conn: &mut Conn) -> Result<Vec<NaiveDate>, DbError> {
+    match conn {
+        Conn::Postgres(c) => Ok(names(c).await?.iter().filter_map(|name| day(name)).collect()),
+        Conn::Sqlite(c) => {
+            let starts: Vec<Start> = diesel::sql_query(SQLITE_DAYS).load(c).await?;
+            Ok(starts.into_iter().map(|start| start.at.0.date_naive()).collect())
+        }
+    }
+}
+
+/// A day after the other: each step is one look into the index.
+const SQLITE_DAYS: &str = "with recursive days (at) as (
+        select min(at) from request_logs
+        union all
+        select (select min(log.at) from request_logs log where log.at >= \
+            (days.at / 86400000000 + 1) * 86400000000)
+        from days where days.at is not null
+    ) select at from days where at is not null";
+
+#[derive(diesel::QueryableByName)]
+struct Start {
+    #[diesel(sql_type = super::types::Ts)]
+    at: TsValue,
 }
 
 async fn create(conn: &mut Conn, day: NaiveDate) -> Result<(), DbError> {

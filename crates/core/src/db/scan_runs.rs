@@ -103,6 +103,23 @@ pub async fn last_scheduled(
     Ok(start.map(|start| start.0))
 }
 
+/// The starts of the windows in `[from, to)` that were judged.
+///
+/// # Errors
+/// As any statement.
+pub async fn starts(
+    conn: &mut Conn,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+) -> Result<Vec<DateTime<Utc>>, DbError> {
+    let rows = scan_runs::table
+        .filter(scan_runs::window_start.ge(TsValue(from)))
+        .filter(scan_runs::window_start.lt(TsValue(to)))
+        .select(scan_runs::window_start);
+    let starts: Vec<TsValue> = on!(conn, |c| rows.load(c).await)?;
+    Ok(starts.into_iter().map(|start| start.0).collect())
+}
+
 /// The last time a scheduler had finished a window at `now`; `/readyz` compares the two.
 ///
 /// # Errors

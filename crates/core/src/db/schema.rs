@@ -39,6 +39,44 @@ diesel::table! {
 
 diesel::table! {
     use diesel::sql_types::*;
+    use super::Ts;
+
+    request_hours (hour) {
+        hour -> Ts,
+        requests -> BigInt,
+        blocked -> BigInt,
+        throttled -> BigInt,
+        counted_to -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Ts;
+
+    request_tops (dimension, hour, key) {
+        dimension -> Text,
+        hour -> Ts,
+        key -> Text,
+        requests -> BigInt,
+        blocked -> BigInt,
+        throttled -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::Ts;
+
+    request_floors (dimension, hour) {
+        dimension -> Text,
+        hour -> Ts,
+        floor -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
     use super::{Net, Ts};
 
     blocked_ips (id) {

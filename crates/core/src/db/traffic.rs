@@ -4,7 +4,6 @@
 //! PostgreSQL plans for the partitions that matter and no others. Text that came from a client
 //! never becomes part of them.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,6 +15,7 @@ use ipwarden_engine::network::Network;
 
 use super::schema::request_logs;
 use super::types::{Addr, AddrValue, Net, NetValue, Ts, TsValue};
+use super::words::Words;
 use super::{Conn, DbError, anonymised};
 use crate::detect::{Counted, Rules, SAMPLE_SIZE, Sampled, Traffic, Window};
 
@@ -281,70 +281,4 @@ async fn sensitive(conn: &mut Conn, window: Window, others: &str) -> Result<Vec<
         );
     }
     Ok(all)
-}
-
-/// How each database writes what the statements above are made of.
-struct Words {
-    postgres: bool,
-    /// Whose requests are counted together: an IPv4 address, an IPv6 /64.
-    network: &'static str,
-}
-
-impl Words {
-    fn of(conn: &Conn) -> Words {
-        match conn {
-            Conn::Postgres(_) => Words {
-                postgres: true,
-                network: "case family(address) when 4 then address::cidr \
-                    else network(set_masklen(address, 64)) end",
-            },
-            Conn::Sqlite(_) => Words {
-                postgres: false,
-                network: "case substr(address, 1, 1) when x'04' then address \
-                    else substr(address, 1, 9) end",
-            },
-        }
-    }
-
-    fn instant(&self, at: DateTime<Utc>) -> String {
-        if self.postgres {
-            format!("'{}'::timestamptz", at.format("%Y-%m-%d %H:%M:%S%.6f+00"))
-        } else {
-            at.timestamp_micros().to_string()
-        }
-    }
-
-    fn microseconds(&self, span: TimeDelta) -> String {
-        let microseconds = span.num_microseconds().unwrap_or(i64::MAX);
-        if self.postgres {
-            format!("interval '{microseconds} microseconds'")
-        } else {
-            microseconds.to_string()
-        }
-    }
-
-    /// ` and ..` for every network whose requests do not count.
-    fn without(&self, networks: &[Network]) -> String {
-        let mut text = String::new();
-        for network in networks {
-            let (first, last) = (network.address(), network.last_address());
-            let outcome = if self.postgres {
-                write!(text, " and not (address between '{first}'::inet and '{last}'::inet)")
-            } else {
-                write!(text, " and not (address between {} and {})", blob(first), blob(last))
-            };
-            outcome.expect("a String takes any text");
-        }
-        text
-    }
-}
-
-/// An address as a literal of SQLite: family, then 16 bytes.
-fn blob(address: IpAddr) -> String {
-    let (family, octets) = match address {
-        IpAddr::V4(v4) => (4, v4.to_ipv6_mapped().octets()),
-        IpAddr::V6(v6) => (6, v6.octets()),
-    };
-    let octets: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-    format!("x'{family:02x}{octets}'")
 }

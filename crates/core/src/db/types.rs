@@ -175,7 +175,7 @@ fn family_and_octets(address: IpAddr) -> [u8; 17] {
     bytes
 }
 
-fn from_family_and_octets(bytes: &[u8]) -> deserialize::Result<IpAddr> {
+pub(super) fn from_family_and_octets(bytes: &[u8]) -> deserialize::Result<IpAddr> {
     let (family, octets) = bytes.split_first().ok_or("an address without bytes")?;
     let octets = <[u8; 16]>::try_from(octets)?;
     match family {

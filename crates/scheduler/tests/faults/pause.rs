@@ -62,7 +62,7 @@ async fn a_leader_stopped_while_it_counts_is_refused_by_its_number_when_it_goes_
     bed.set_clock(hour(5) + TimeDelta::seconds(10));
     let held = Held::table(&bed, "request_logs").await;
     let leader = Scheduler::start(&bed, "leader");
-    waits_for_a_lock(&bed, "^with counted").await;
+    waits_for_a_lock(&bed, "^select count").await;
     leader.signal("STOP");
     held.release(&bed);
 

@@ -1,0 +1,3 @@
+drop table request_floors;
+drop table request_tops;
+drop table request_hours;
