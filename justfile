@@ -32,6 +32,10 @@ bench *ARGUMENTS:
 fuzz *ARGUMENTS:
     bash .ci/fuzz {{ARGUMENTS}}
 
+# Writes docs/CLI.md from what `ipctl --help` says.
+cli:
+    IPWARDEN_WRITE_REFERENCE=1 cargo test --quiet --package ipwarden-ipctl --bin ipctl reference
+
 # Formats the code.
 format:
     cargo fmt --all

@@ -18,6 +18,7 @@ mod count;
 mod due;
 mod flag;
 mod keep;
+mod preview;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,12 +35,13 @@ use self::due::Agenda;
 pub use self::due::{Due, Reason};
 use self::flag::{Flagged, flag};
 use self::keep::keeping;
+pub use self::preview::preview;
 use crate::config::Config;
 use crate::db::leases::{self, Lease};
 use crate::db::scan_runs::{self, ScanRun};
 use crate::db::touched_hours::{self, TouchedHour};
 use crate::db::{Conn, Db, DbError, allowed_ips, anonymised, forgotten, traffic};
-use crate::decide::decide;
+use crate::decide::{Decided, decide};
 use crate::detect::{Rules, Window, detect};
 use crate::lists;
 
@@ -120,14 +122,8 @@ pub async fn run_due(
     clock: impl Fn() -> DateTime<Utc>,
 ) -> Result<Outcome, DbError> {
     let span = terms.rules.span;
-    with_lease(db, terms, scheduler, clock, move |conn, now| {
-        async move {
-            let last = scan_runs::last_scheduled(conn, now).await?.map(Window::of);
-            Ok(Agenda::scheduled(last, now).touched(touched(conn, now).await?, span, now))
-        }
-        .boxed()
-    })
-    .await
+    with_lease(db, terms, scheduler, clock, move |conn, now| scheduled(conn, span, now).boxed())
+        .await
 }
 
 /// Judges again the ended hours that were touched since they were last judged: what an import does
@@ -300,23 +296,8 @@ pub async fn scan(
     now: DateTime<Utc>,
 ) -> Result<Judged, DbError> {
     let window = due.window;
-    let judged_by = terms.clone();
-    let patient = db.with_timeout(TRAFFIC_LIMIT);
-    let counted = patient.run(move |conn| {
-        async move {
-            let terms = judged_by;
-            let started_at = conn.clock(now).await?;
-            let traffic = traffic::of_window(conn, window, &terms.rules, &terms.trusted).await?;
-            Ok((started_at, traffic, allowed_ips::listed(conn, started_at).await?))
-        }
-        .boxed()
-    });
-    let (started_at, traffic, allowed) = keeping(db, lease, now, counted).await?;
-    let allowed: Vec<Network> = allowed.into_iter().map(|listed| listed.network).collect();
-    let rails =
-        Rails { trusted: &terms.trusted, allowed: &allowed, own: &terms.own, operator: None };
-    let findings = detect(traffic, &terms.rules, &terms.trusted);
-    let decided = decide(findings, terms.auto_block, &rails, started_at);
+    let counted = findings_of(db, terms, window, now);
+    let (started_at, decided) = keeping(db, lease, now, counted).await?;
 
     let lease = lease.clone();
     let rails = lists::Rails { trusted: terms.trusted.clone(), own: terms.own.clone() };
@@ -355,6 +336,42 @@ pub async fn scan(
             .boxed()
         })
         .await
+}
+
+/// Counts the requests of a window; returns when that began, and what is to become of what was found.
+async fn findings_of(
+    db: &Db,
+    terms: &Arc<Terms>,
+    window: Window,
+    now: DateTime<Utc>,
+) -> Result<(DateTime<Utc>, Vec<Decided>), DbError> {
+    let judged_by = terms.clone();
+    let patient = db.with_timeout(TRAFFIC_LIMIT);
+    let counted = patient.run(move |conn| {
+        async move {
+            let terms = judged_by;
+            let started_at = conn.clock(now).await?;
+            let traffic = traffic::of_window(conn, window, &terms.rules, &terms.trusted).await?;
+            Ok((started_at, traffic, allowed_ips::listed(conn, started_at).await?))
+        }
+        .boxed()
+    });
+    let (started_at, traffic, allowed) = counted.await?;
+    let allowed: Vec<Network> = allowed.into_iter().map(|listed| listed.network).collect();
+    let rails =
+        Rails { trusted: &terms.trusted, allowed: &allowed, own: &terms.own, operator: None };
+    let findings = detect(traffic, &terms.rules, &terms.trusted);
+    Ok((started_at, decide(findings, terms.auto_block, &rails, started_at)))
+}
+
+/// What is due at `now`.
+async fn scheduled(
+    conn: &mut Conn,
+    span: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<Agenda, DbError> {
+    let last = scan_runs::last_scheduled(conn, now).await?.map(Window::of);
+    Ok(Agenda::scheduled(last, now).touched(touched(conn, now).await?, span, now))
 }
 
 async fn touched(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<TouchedHour>, DbError> {

@@ -6,6 +6,8 @@ mod geo;
 mod import;
 mod keys;
 mod migrate_from;
+#[cfg(test)]
+mod reference;
 mod stats;
 mod targets;
 #[cfg(test)]
@@ -337,6 +339,8 @@ pub(crate) struct Scan {
     /// Up to here [default: now]
     #[arg(long, value_name = "TIME", requires = "from")]
     pub(crate) to: Option<Instant>,
+    #[command(flatten)]
+    pub(crate) rehearsal: DryRun,
 }
 
 #[derive(Debug, Args)]

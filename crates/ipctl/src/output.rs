@@ -2,7 +2,7 @@
 //!
 //! A listing is written page by page, so that a million rows need no more memory than a thousand.
 //! Colours and wrapping are for terminals only; into a pipe every row is one line. Times are
-//! RFC 3339 in the formats for programs and short in tables, always UTC.
+//! RFC 3339 in UTC in the formats for programs; in tables they are those of the operator (`TZ`), with their zone.
 
 mod csv;
 mod table;
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 pub(crate) use self::table::Tint;
 use self::table::{Shape, Table};
-pub(crate) use self::text::{bounded, clean, count, ends, place, time, until};
+pub(crate) use self::text::{bounded, clean, count, ends, minute, place, time, until};
 
 /// How data is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

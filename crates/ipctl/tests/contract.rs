@@ -232,3 +232,48 @@ async fn who_has_read_enough_ends_the_program_quietly() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn people_read_times_with_their_zone_and_programs_in_utc() {
+    every_store(async |store| {
+        let line =
+            b"203.0.113.9 - - [22/Nov/2026:23:30:00 +0000] \"GET /a HTTP/1.1\" 200 1 \"-\" \"x\"\n";
+        let ran = finish(store.command(&["import", "access-log", "-"]), line);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let zoned = |zone: &str, arguments: &[&str]| {
+            let mut command = store.command(arguments);
+            command.env("TZ", zone);
+            finish(command, b"").stdout
+        };
+        // POSIX counts to the west.
+        for (zone, shown) in [
+            ("UTC0", "2026-11-22 23:30:00Z "),
+            ("IST-5:30", "2026-11-23 05:00:00+05:30 "),
+            ("EST5", "2026-11-22 18:30:00-05:00 "),
+        ] {
+            let table = zoned(zone, &["logs"]);
+            assert!(table.contains(shown), "{zone}: {table}");
+            let since = zoned(zone, &["logs", "--since", shown.trim(), "-o", "json"]);
+            assert!(since.contains("\"at\":\"2026-11-22T23:30:00Z\""), "{zone}: {since}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_scan_can_be_rehearsed() {
+    every_store(async |store| {
+        let line = b"203.0.113.9 - - [22/Nov/2020:10:00:00 +0000] \"GET /admin HTTP/1.1\" 404 1 \"-\" \"x\"\n";
+        let ran = finish(store.command(&["import", "access-log", "-"]), line);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        store.done(&["review", "1", "--dismiss"]);
+        let hour = ["scan", "--from", "2020-11-22T10:00:00Z", "--to", "2020-11-22T11:00:00Z"];
+        let before = store.json(&["list-suspicious", "--status", "all"]);
+        let rehearsed = store.json(&[&hour[..], &["--dry-run"]].concat());
+        assert_eq!((&rehearsed[0]["findings"], &rehearsed[0]["opened"]), (&1.into(), &0.into()));
+        assert_eq!(store.json(&["list-suspicious", "--status", "all"]), before);
+        let ran = store.json(&hour);
+        assert_eq!(ran, rehearsed, "and then it is so");
+    })
+    .await;
+}

@@ -48,7 +48,7 @@ async fn an_access_log_goes_in_once_and_what_it_holds_is_found_reviewed_and_bloc
         assert_eq!(ran.code, 0, "{ran:?}");
         assert_eq!(
             ran.stdout,
-            "access.log: added 122 records, from 2015-05-17 10:00:00 to 2015-05-17 11:30:00 UTC; \
+            "access.log: added 122 records, from 2015-05-17 10:00:00Z to 2015-05-17 11:30:00Z; \
              1 line could not be read\n"
         );
         assert!(ran.stderr.contains("warning: line 121 "), "{ran:?}");

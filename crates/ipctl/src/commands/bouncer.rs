@@ -108,7 +108,7 @@ impl Row for Listed {
         plain("ADDRESS"),
         plain("TYPE"),
         plain("VERSION"),
-        plain("LAST PULL (UTC)"),
+        plain("LAST PULL"),
         number("APPLIES"),
         plain("KEY"),
     ];

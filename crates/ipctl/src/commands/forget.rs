@@ -194,8 +194,14 @@ impl Object for Shown<'_> {
 }
 
 impl Row for Shown<'_> {
-    const COLUMNS: &'static [Column] =
-        &[plain("id"), plain("network"), plain("at"), plain("by"), plain("tables"), prose("nodes")];
+    const COLUMNS: &'static [Column] = &[
+        plain("ID"),
+        plain("NETWORK"),
+        plain("TIME"),
+        plain("BY"),
+        plain("TABLES"),
+        prose("NODES"),
+    ];
 
     fn cells(&self, _now: chrono::DateTime<chrono::Utc>) -> Vec<(String, Tint)> {
         let Shown(Receipt { row, nodes }) = self;

@@ -175,7 +175,7 @@ impl Summary {
             ),
         };
         if let (Some(first), Some(last)) = (first, last) {
-            text += &format!(", from {} to {} UTC", time(*first), time(*last));
+            text += &format!(", from {} to {}", time(*first), time(*last));
         }
         if *unreadable > 0 {
             text += &format!("; {} could not be read", count(*unreadable, "line", "lines"));

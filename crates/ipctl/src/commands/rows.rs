@@ -9,7 +9,9 @@ use ipwarden_core::db::users::User;
 use ipwarden_core::detect::Evidence;
 use serde::Serialize;
 
-use crate::output::{Column, ColumnKind, Object, Row, Tint, bounded, clean, ends, place, time};
+use crate::output::{
+    Column, ColumnKind, Object, Row, Tint, bounded, clean, ends, minute, place, time,
+};
 
 pub(super) const fn plain(name: &'static str) -> Column {
     Column { name, kind: ColumnKind::Plain }
@@ -42,7 +44,7 @@ impl Row for Entry {
         plain("ENDS"),
         plain("ORIGIN"),
         plain("BY"),
-        plain("SINCE (UTC)"),
+        plain("SINCE"),
         prose("REASON"),
     ];
 
@@ -52,7 +54,7 @@ impl Row for Entry {
             ends(self.expires_at, now),
             clean(&self.origin),
             bounded(&clean(&self.created_by), 24),
-            self.created_at.format("%Y-%m-%d %H:%M").to_string(),
+            minute(self.created_at),
             clean(&self.reason),
         ])
     }
@@ -172,7 +174,7 @@ impl Object for Logged {
 
 impl Row for Logged {
     const COLUMNS: &'static [Column] =
-        &[plain("TIME (UTC)"), plain("ADDRESS"), plain("PLACE"), plain("VERDICT"), cut("REQUEST")];
+        &[plain("TIME"), plain("ADDRESS"), plain("PLACE"), plain("VERDICT"), cut("REQUEST")];
 
     fn cells(&self, _: DateTime<Utc>) -> Vec<(String, Tint)> {
         let tint = match self.verdict.as_str() {
@@ -200,14 +202,8 @@ impl Object for ApiKey {
 }
 
 impl Row for ApiKey {
-    const COLUMNS: &'static [Column] = &[
-        plain("ID"),
-        plain("ROLE"),
-        plain("STATE"),
-        plain("BY"),
-        plain("SINCE (UTC)"),
-        prose("NAME"),
-    ];
+    const COLUMNS: &'static [Column] =
+        &[plain("ID"), plain("ROLE"), plain("STATE"), plain("BY"), plain("SINCE"), prose("NAME")];
 
     fn cells(&self, _: DateTime<Utc>) -> Vec<(String, Tint)> {
         let (state, tint) = match self.revoked_at {
@@ -219,7 +215,7 @@ impl Row for ApiKey {
             self.role.clone(),
             state.to_owned(),
             clean(&self.created_by),
-            self.created_at.format("%Y-%m-%d %H:%M").to_string(),
+            minute(self.created_at),
             clean(&self.name),
         ]);
         cells[2].1 = tint;
@@ -233,21 +229,16 @@ impl Object for User {
 }
 
 impl Row for User {
-    const COLUMNS: &'static [Column] = &[
-        plain("NAME"),
-        plain("ROLE"),
-        plain("BY"),
-        plain("SINCE (UTC)"),
-        plain("PASSWORD SINCE (UTC)"),
-    ];
+    const COLUMNS: &'static [Column] =
+        &[plain("NAME"), plain("ROLE"), plain("BY"), plain("SINCE"), plain("PASSWORD SINCE")];
 
     fn cells(&self, _: DateTime<Utc>) -> Vec<(String, Tint)> {
         untinted([
             clean(&self.name),
             self.role.clone(),
             bounded(&clean(&self.created_by), 24),
-            self.created_at.format("%Y-%m-%d %H:%M").to_string(),
-            self.password_changed_at.format("%Y-%m-%d %H:%M").to_string(),
+            minute(self.created_at),
+            minute(self.password_changed_at),
         ])
     }
 }

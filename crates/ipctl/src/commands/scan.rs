@@ -13,7 +13,8 @@ use crate::cli::{Scan, resolve};
 use crate::failure::Failure;
 use crate::invocation::{Invocation, Opened, tell, warn};
 use crate::now;
-use crate::output::{Column, Object, Row, Tint, count, time};
+use crate::output::{Column, Object, Row, Tint, count, minute, time};
+use crate::progress;
 
 pub(super) async fn run(given: Invocation, args: Scan) -> Result<(), Failure> {
     let from = resolve(args.from, given.now);
@@ -21,13 +22,17 @@ pub(super) async fn run(given: Invocation, args: Scan) -> Result<(), Failure> {
     if let Some(from) = from.filter(|from| *from >= to) {
         return Err(Failure::Usage(format!("{} is not before {}", time(from), time(to))));
     }
-    let opened = given.open().await?;
+    let opened = given.open().await?.rehearsing(&args.rehearsal);
     let terms = terms(&opened.config);
-    let outcome = match from {
-        Some(from) => scan::run_between(&opened.db, &terms, (from, to), now).await?,
-        None => scan::run_due(&opened.db, &terms, "ipctl", now).await?,
+    let between = from.map(|from| (from, to));
+    let bar = progress::of_waiting("counting what was asked for");
+    let judged = match (args.rehearsal.dry_run, between) {
+        (true, _) => scan::preview(&opened.db, &terms, between, now()).await.map(Outcome::Done),
+        (false, Some(between)) => scan::run_between(&opened.db, &terms, between, now).await,
+        (false, None) => scan::run_due(&opened.db, &terms, "ipctl", now).await,
     };
-    let judged = finished(&opened, outcome).await?;
+    bar.finish_and_clear();
+    let judged = finished(&opened, judged?).await?;
     let rows: Vec<JudgedRow> = judged.iter().map(JudgedRow::from).collect();
     if given.out.is_for_people() {
         let found: Vec<_> = rows.iter().filter(|row| row.findings > 0).cloned().collect();
@@ -119,11 +124,11 @@ impl Object for JudgedRow {
 
 impl Row for JudgedRow {
     const COLUMNS: &'static [Column] =
-        &[plain("HOUR (UTC)"), number("FINDINGS"), number("NEW"), number("BLOCKED")];
+        &[plain("HOUR"), number("FINDINGS"), number("NEW"), number("BLOCKED")];
 
     fn cells(&self, _: DateTime<Utc>) -> Vec<(String, Tint)> {
         untinted([
-            self.window_start.format("%Y-%m-%d %H:%M").to_string(),
+            minute(self.window_start),
             self.findings.to_string(),
             self.opened.to_string(),
             self.blocked.to_string(),

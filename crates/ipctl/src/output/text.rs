@@ -1,10 +1,25 @@
 //! Values as people read them.
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Local, Offset, TimeDelta, Utc};
 
-/// An instant to the second, UTC, such as `2026-11-22 17:12:58`.
+/// An instant to the second where the operator is, with its zone, such as `2026-11-22 18:12:58+01:00`; it can be
+/// given back as the value of an option.
 pub(crate) fn time(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M:%S").to_string()
+    local(at, "%Y-%m-%d %H:%M:%S")
+}
+
+/// The same to the minute.
+pub(crate) fn minute(at: DateTime<Utc>) -> String {
+    local(at, "%Y-%m-%d %H:%M")
+}
+
+fn local(at: DateTime<Utc>, format: &str) -> String {
+    let at = at.with_timezone(&Local);
+    let zone = match at.offset().fix().local_minus_utc() {
+        0 => "Z".to_owned(),
+        _ => at.format("%:z").to_string(),
+    };
+    format!("{}{zone}", at.format(format))
 }
 
 /// When something ends: `never`, or the instant and how far away it is.
@@ -19,7 +34,7 @@ pub(crate) fn ends(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> String {
 pub(crate) fn until(at: Option<DateTime<Utc>>) -> String {
     match at {
         None => "permanently".to_owned(),
-        Some(at) => format!("until {}", at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        Some(at) => format!("until {}", time(at)),
     }
 }
 

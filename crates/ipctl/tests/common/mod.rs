@@ -69,7 +69,7 @@ pub(crate) async fn stores() -> [Store; 2] {
 /// `ipctl` in `dir`, with nothing of this process's environment.
 pub(crate) fn ipctl(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ipctl"));
-    command.current_dir(dir).env_clear().stdin(Stdio::null());
+    command.current_dir(dir).env_clear().env("TZ", "UTC0").stdin(Stdio::null());
     command
 }
 
