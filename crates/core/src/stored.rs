@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::db::request_logs::Filter;
 use crate::db::{
     Conn, Db, DbError, allowed_ips, blocked_ips, bouncers, list_changes, request_logs,
-    suspicious_ips,
+    request_tops, suspicious_ips,
 };
 use crate::forget;
 
@@ -24,6 +24,8 @@ const PAGE: i64 = 2_000;
 pub enum Table {
     /// Requests.
     RequestLogs,
+    /// Hours in which it was among the busiest.
+    RequestTops,
     /// Findings about the address, or about a network around it that it was part of.
     SuspiciousIps,
     /// Blocks.
@@ -40,8 +42,9 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 7] = [
+    pub const ALL: [Table; 8] = [
         Table::RequestLogs,
+        Table::RequestTops,
         Table::SuspiciousIps,
         Table::BlockedIps,
         Table::AllowedIps,
@@ -54,6 +57,7 @@ impl Table {
     pub fn name(self) -> &'static str {
         match self {
             Table::RequestLogs => "request_logs",
+            Table::RequestTops => "request_tops",
             Table::SuspiciousIps => "suspicious_ips",
             Table::BlockedIps => "blocked_ips",
             Table::AllowedIps => "allowed_ips",
@@ -118,6 +122,7 @@ async fn few(conn: &mut Conn, table: Table, network: Network) -> Result<Vec<Valu
             rows.extend(values(&forget::findings_around(conn, network).await?));
             rows
         }
+        Table::RequestTops => values(&request_tops::inside(conn, network).await?),
         Table::BlockedIps => values(&blocked_ips::inside(conn, network, always, all).await?),
         Table::AllowedIps => values(&allowed_ips::inside(conn, network, always, all).await?),
         Table::ListChanges => values(&list_changes::of(conn, network).await?),

@@ -20,6 +20,7 @@ use ipwarden_core::detect::Rule;
 use ipwarden_core::duration::Term;
 use ipwarden_core::forget::{self, Begun, ForgetError, OnLists, Receipt, State};
 use ipwarden_core::lists::{self, Actor, Rails, Request};
+use ipwarden_core::scan;
 use ipwarden_core::stored::{self, Table};
 use ipwarden_engine::network::Network;
 use serde_json::{Value, json};
@@ -32,6 +33,9 @@ async fn everything_about_an_address_is_handed_out_and_then_forgotten() {
         let six = network("2001:db8::7");
 
         assert_eq!(rows(db, Table::RequestLogs, six).await.len(), 30);
+        assert!(scan::count_due(db, "one", now).await.unwrap());
+        let hours = rows(db, Table::RequestTops, six).await;
+        assert!(!hours.is_empty() && hours.iter().all(|row| row["key"] == "2001:db8::7"));
         let findings = rows(db, Table::SuspiciousIps, six).await;
         assert_eq!(findings.len(), 2, "its own, and that of its /64");
         assert_eq!(rows(db, Table::BlockedIps, six).await.len(), 1);

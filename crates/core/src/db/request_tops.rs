@@ -9,10 +9,11 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::RunQueryDsl;
 use ipwarden_engine::network::Network;
+use serde::Serialize;
 
 use super::request_hours::{COUNTS, Counts, Part};
 use super::schema::{request_floors, request_tops};
-use super::types::{TsValue, from_family_and_octets};
+use super::types::{Ts, TsValue, from_family_and_octets};
 use super::words::{Words, blob};
 use super::{Conn, DbError, forgotten};
 use crate::stats::Dimension;
@@ -52,6 +53,29 @@ pub struct Busiest {
     /// The floors of the hours that it was kept of, together.
     #[diesel(sql_type = BigInt)]
     pub floors: i64,
+}
+
+/// A row about addresses.
+#[derive(Clone, Debug, PartialEq, QueryableByName, Serialize)]
+pub struct OfHour {
+    /// `address` or `network`.
+    #[diesel(sql_type = Text)]
+    pub dimension: String,
+    /// Its start, UTC.
+    #[diesel(sql_type = Ts, deserialize_as = TsValue)]
+    pub hour: DateTime<Utc>,
+    /// As people write it.
+    #[diesel(sql_type = Text)]
+    pub key: String,
+    /// Of every verdict.
+    #[diesel(sql_type = BigInt)]
+    pub requests: i64,
+    /// Answered with 403.
+    #[diesel(sql_type = BigInt)]
+    pub blocked: i64,
+    /// Answered with 429.
+    #[diesel(sql_type = BigInt)]
+    pub throttled: i64,
 }
 
 #[derive(Insertable)]
@@ -166,6 +190,24 @@ pub async fn forget(conn: &mut Conn, network: Network) -> Result<usize, DbError>
     let condition = within(&Words::of(conn), network);
     let query = format!("delete from request_tops where {condition}");
     on!(conn, |c| diesel::sql_query(query).execute(c).await)
+}
+
+/// How often addresses asked in the hours of which they were among the busiest, oldest first.
+///
+/// # Errors
+/// As any statement.
+pub async fn inside(conn: &mut Conn, network: Network) -> Result<Vec<OfHour>, DbError> {
+    let words = Words::of(conn);
+    let condition = within(&words, network);
+    let query = format!(
+        "select dimension, hour, key, requests, blocked, throttled from request_tops \
+         where {condition} order by hour, dimension, key"
+    );
+    let mut rows: Vec<OfHour> = on!(conn, |c| diesel::sql_query(query).load(c).await)?;
+    for row in rows.iter_mut().filter(|_| !words.postgres) {
+        row.key = network_of(&row.key).map_or_else(String::new, |network| network.to_string());
+    }
+    Ok(rows)
 }
 
 /// Of which rows the key lies within `network`.
