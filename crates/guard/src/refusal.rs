@@ -1,7 +1,7 @@
 //! The answer to a refused request: 403 or 429, as problem+json (RFC 9457) or as a page for a browser.
 //!
-//! A flood is answered from here, so what most of its answers hold is written directly, without a tree of
-//! JSON values and without a closer look at an `Accept` that does not speak of HTML.
+//! A flood is answered from here, so what most of its answers hold is written directly, without a serializer
+//! and without a closer look at an `Accept` that does not speak of HTML.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,6 @@ use actix_web::http::header::{
     RETRY_AFTER, VARY,
 };
 use ipwarden_engine::guard::{Admission, QuotaState, Verdict};
-use serde::Serialize;
 
 use crate::fields::admission_fields;
 
@@ -33,19 +32,6 @@ pub struct Refusal {
     policy: Option<Cow<'static, str>>,
 }
 
-/// The members of a problem document, in the order of their names.
-#[derive(Serialize)]
-struct Problem<'a> {
-    detail: &'a str,
-    reference: &'a str,
-    status: u16,
-    title: &'a str,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
-    violated_policies: Option<[&'a str; 1]>,
-}
-
 impl Refusal {
     /// What there is to say about a request that the guard did not allow.
     pub fn of(admission: &Admission) -> Refusal {
@@ -58,16 +44,22 @@ impl Refusal {
 
     fn throttled(admission: &Admission, state: &QuotaState) -> Refusal {
         let seconds = state.taken.retry_after_seconds();
-        let plural = if seconds == 1 { "" } else { "s" };
         Refusal {
             status: StatusCode::TOO_MANY_REQUESTS,
             retry_after: Some(seconds),
             title: "Too many requests",
-            detail: Cow::Owned(format!(
-                "The quota of {} requests per {} is used up. Try again in {seconds} second{plural}.",
-                state.quota.limit,
-                per(state.quota.period.as_secs()),
-            )),
+            detail: Cow::Owned(
+                [
+                    "The quota of ",
+                    &state.quota.limit.to_string(),
+                    " requests per ",
+                    &per(state.quota.period.as_secs()),
+                    " is used up. Try again in ",
+                    &seconds.to_string(),
+                    if seconds == 1 { " second." } else { " seconds." },
+                ]
+                .concat(),
+            ),
             reference: admission.reference.to_string(),
             kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
             policy: Some(state.policy.clone()),
@@ -92,15 +84,28 @@ impl Refusal {
 
     /// The problem document (RFC 9457), one line of JSON in ASCII.
     pub fn problem(&self) -> String {
-        let problem = Problem {
-            detail: &self.detail,
-            reference: &self.reference,
-            status: self.status.as_u16(),
-            title: self.title,
-            kind: self.kind,
-            violated_policies: self.policy.as_deref().map(|policy| [policy]),
+        // Written directly: nothing in it has to be escaped, not even the name of a policy, and a serializer
+        // that looks for that takes a third of what a refusal costs.
+        let (before, policy, after) = match &self.policy {
+            Some(policy) => ("\",\"violated-policies\":[\"", &**policy, "\"]}"),
+            None => ("\"}", "", ""),
         };
-        serde_json::to_string(&problem).expect("texts and numbers become JSON")
+        [
+            "{\"detail\":\"",
+            &self.detail,
+            "\",\"reference\":\"",
+            &self.reference,
+            "\",\"status\":",
+            self.status.as_str(),
+            ",\"title\":\"",
+            self.title,
+            "\",\"type\":\"",
+            self.kind,
+            before,
+            policy,
+            after,
+        ]
+        .concat()
     }
 }
 
@@ -129,14 +134,14 @@ pub fn refusal(headers: &HeaderMap, admission: &Admission) -> HttpResponse {
     answer
 }
 
-fn per(seconds: u64) -> String {
-    match seconds {
-        1 => "second".to_owned(),
-        60 => "minute".to_owned(),
-        3_600 => "hour".to_owned(),
-        86_400 => "day".to_owned(),
-        other => format!("{other} seconds"),
-    }
+fn per(seconds: u64) -> Cow<'static, str> {
+    Cow::Borrowed(match seconds {
+        1 => "second",
+        60 => "minute",
+        3_600 => "hour",
+        86_400 => "day",
+        other => return Cow::Owned(format!("{other} seconds")),
+    })
 }
 
 /// Whether a client that sent these headers would rather show the answer to a person (RFC 9110, 12.5.1).
@@ -258,6 +263,32 @@ mod tests {
             }
         }
         text
+    }
+
+    #[test]
+    fn a_problem_is_json_in_the_order_of_its_names_whatever_the_policy_is_called() {
+        // All that a name may hold: see `PolicyError`.
+        let name: String = (' '..='~').filter(|c| !"\"\\|".contains(*c)).collect();
+        let refusal = Refusal {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Some(1),
+            title: "Too many requests",
+            detail: Cow::Borrowed("The quota is used up."),
+            reference: "JTK9S96R86WM".to_owned(),
+            kind: "about:blank",
+            policy: Some(name.clone().into()),
+        };
+        let problem = serde_json::json!({
+            "detail": "The quota is used up.",
+            "reference": "JTK9S96R86WM",
+            "status": 429,
+            "title": "Too many requests",
+            "type": "about:blank",
+            "violated-policies": [name],
+        });
+        assert_eq!(refusal.problem(), problem.to_string());
+        let blocked = Refusal { policy: None, ..refusal }.problem();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&blocked).unwrap()["status"], 429);
     }
 
     #[test]
