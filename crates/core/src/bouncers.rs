@@ -167,7 +167,10 @@ impl LookUps {
 }
 
 /// The keys of bouncers that count.
-async fn live(conn: &mut Conn) -> Result<Vec<ApiKey>, DbError> {
+///
+/// # Errors
+/// As any statement.
+pub async fn live(conn: &mut Conn) -> Result<Vec<ApiKey>, DbError> {
     let mut keys = api_keys::all(conn).await?;
     keys.retain(|key| key.role == Role::Bouncer.as_str() && key.revoked_at.is_none());
     Ok(keys)

@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod completion;
 mod download;
 mod failure;
 mod invocation;
@@ -20,6 +21,8 @@ use crate::cli::Cli;
 use crate::invocation::Invocation;
 
 fn main() -> ExitCode {
+    // Ends here if a shell asks what to offer.
+    clap_complete::CompleteEnv::with_factory(completion::command).complete();
     // Help, versions and usage errors (exit 2) end here.
     let Cli { common, command } = Cli::parse();
     logging::start_command(&Log { level: "warn".to_owned(), format: LogFormat::Text });
