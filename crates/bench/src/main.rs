@@ -90,19 +90,27 @@ async fn main() -> anyhow::Result<()> {
     every_record_is_stored(&field.running).await?;
     times_at_half_load(&field.running, plan, &mut findings)?;
 
-    if !quick && arguments.only.is_empty() || arguments.figures {
+    let whole = !quick && arguments.only.is_empty();
+    // After each part, so that a run that is cut short leaves what it has found out.
+    let write = |findings: &Findings| match whole {
+        true => write(&findings.document(plan)),
+        false => Ok(()),
+    };
+    write(&findings)?;
+    if whole || arguments.figures {
         // The contestants' turn is over; their memory and background work are not in the way.
         drop(std::mem::take(&mut field.running));
         growth::measure(&bed, &load, &mut findings)?;
+        write(&findings)?;
         figures::all(&bed, &mut findings).await?;
     }
-    let document = findings.document(plan);
-    println!("{document}");
-    if !quick && arguments.only.is_empty() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/BENCHMARKS.md");
-        std::fs::write(&file, document).with_context(|| file.display().to_string())?;
-    }
-    Ok(())
+    println!("{}", findings.document(plan));
+    write(&findings)
+}
+
+fn write(document: &str) -> anyhow::Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/BENCHMARKS.md");
+    std::fs::write(&file, document).with_context(|| file.display().to_string())
 }
 
 /// What was answered is in the log, once each.
