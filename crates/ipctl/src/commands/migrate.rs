@@ -7,13 +7,17 @@ use crate::cli::Migrate;
 use crate::failure::Failure;
 use crate::invocation::{Invocation, Opened};
 use crate::output::Object;
+use crate::progress;
 
 pub(super) async fn run(given: Invocation, args: Migrate) -> Result<(), Failure> {
     let opened = given.open_unchecked().await?;
     if args.rehearsal.dry_run {
         return rehearse(&given, &opened).await;
     }
-    let migrated = Migrated { applied: opened.db.migrate().await? };
+    let bar = progress::of_waiting("applying what is missing");
+    let applied = opened.db.migrate().await;
+    bar.finish_and_clear();
+    let migrated = Migrated { applied: applied? };
     let store = opened.config.store_url();
     given.out.one(&migrated, || match &migrated.applied[..] {
         [] => format!("{store} is up to date"),

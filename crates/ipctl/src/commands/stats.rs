@@ -9,6 +9,7 @@ use crate::cli::{Stats, resolve};
 use crate::failure::Failure;
 use crate::invocation::{Invocation, tell, warn};
 use crate::output::{Column, Format, Object, Row, Tint, bounded, clean, count};
+use crate::progress;
 
 pub(super) async fn run(given: Invocation, args: Stats) -> Result<(), Failure> {
     let since = args.since.resolve(given.now);
@@ -17,7 +18,10 @@ pub(super) async fn run(given: Invocation, args: Stats) -> Result<(), Failure> {
     let question = Question::new(Some(since), until, by, args.top, given.now);
     let question = question.map_err(|no| Failure::Usage(format!("--{}: {no}", no.argument)))?;
     let opened = given.open().await?;
-    let stats = stats::of(&opened.db, question, given.now).await?;
+    let bar = progress::of_waiting("counting");
+    let stats = stats::of(&opened.db, question, given.now).await;
+    bar.finish_and_clear();
+    let stats = stats?;
     if stats.pending_hours > 0 {
         let hours = count(stats.pending_hours as u64, "hour is", "hours are");
         warn(format!("{hours} not counted to the end yet; the scheduler does that within minutes"));
