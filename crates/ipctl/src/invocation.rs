@@ -16,6 +16,7 @@ use ipwarden_engine::network::parse_address;
 use crate::cli::{Common, DryRun};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::progress;
 
 /// One command as it was given.
 pub(crate) struct Invocation {
@@ -99,12 +100,18 @@ impl Opened {
 
 /// A warning on standard error.
 pub(crate) fn warn(message: impl std::fmt::Display) {
-    let _ = writeln!(anstream::stderr(), "warning: {message}");
+    say(format_args!("warning: {message}"));
 }
 
 /// A sentence on standard error that nobody needs to act upon.
 pub(crate) fn tell(message: impl std::fmt::Display) {
-    let _ = writeln!(anstream::stderr(), "{message}");
+    say(format_args!("{message}"));
+}
+
+fn say(line: std::fmt::Arguments<'_>) {
+    progress::above(|| {
+        let _ = writeln!(anstream::stderr(), "{line}");
+    });
 }
 
 /// Who is at the terminal, and from where: `cli:USER`, and the first word of `SSH_CONNECTION`.

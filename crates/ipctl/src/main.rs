@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime of one thread needs nothing but memory and a file descriptor");
-    let outcome = runtime.block_on(commands::run(Invocation::new(common, now()), command));
+    let command = commands::run(Invocation::new(common, now()), command);
+    let outcome = runtime.block_on(progress::at_work(command));
     // A blocking read of standard input must not keep a command that has failed.
     runtime.shutdown_background();
     match outcome {

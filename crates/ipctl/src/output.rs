@@ -18,6 +18,22 @@ use serde::Serialize;
 pub(crate) use self::table::Tint;
 use self::table::{Shape, Table};
 pub(crate) use self::text::{bounded, clean, count, ends, minute, place, time, until};
+use crate::invocation::tell;
+use crate::progress;
+
+/// Standard output. Its first byte ends what shows that the command is at work.
+pub(crate) struct Data;
+
+impl Write for Data {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        progress::spoken();
+        io::stdout().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
 
 /// How data is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -140,7 +156,7 @@ impl Output {
         Objects {
             format: self.format,
             headers: self.headers,
-            out: BufWriter::new(io::stdout()),
+            out: BufWriter::new(Data),
             written: 0,
             object: PhantomData,
         }
@@ -148,7 +164,7 @@ impl Output {
 
     /// Text as it is, with a line feed at its end; nothing for no text.
     pub(crate) fn text(&self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = Data;
         if !text.is_empty() {
             out.write_all(text.trim_end_matches('\n').as_bytes())?;
             out.write_all(b"\n")?;
@@ -179,7 +195,7 @@ impl<R: Row> Listing<R> {
     /// Ends the document; a person is told `nothing` instead of an empty table.
     pub(crate) fn end(self, nothing: &str) -> io::Result<()> {
         if self.table.is_some() && self.objects.written == 0 {
-            let _ = writeln!(io::stderr(), "{nothing}");
+            tell(nothing);
         }
         self.objects.end()
     }
@@ -189,7 +205,7 @@ impl<R: Row> Listing<R> {
 struct Objects<O> {
     format: Format,
     headers: bool,
-    out: BufWriter<io::Stdout>,
+    out: BufWriter<Data>,
     written: usize,
     object: PhantomData<O>,
 }

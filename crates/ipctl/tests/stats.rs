@@ -55,8 +55,12 @@ async fn numbers_are_shown_over_time_and_for_the_busiest() {
         assert!(early.stderr.contains("warning: 2 hours are not counted"), "{early:?}");
         store.done(&["scan"]);
         let people = store.run(&SPAN);
-        let span = "from 2026-03-01 08:00 to 2026-03-01 11:00 UTC\n";
+        let span = "from 2026-03-01 08:00Z to 2026-03-01 11:00Z\n";
         assert_eq!((people.code, people.stderr.as_str()), (0, span));
+        let mut there = store.command(&SPAN[..3]);
+        there.args(["--until", "2026-03-01T17:00"]).env("TZ", "NPT-5:45");
+        let there = common::finish(there, b"");
+        assert!(there.stdout.contains("  2026-03-01 13:45+05:45\n"), "{there:?}");
         let days = store.done(&[&SPAN[..], &["--by", "day", "--top", "1", "-o", "csv"]].concat());
         insta::allow_duplicates! {
             insta::assert_snapshot!("stats", people.stdout);

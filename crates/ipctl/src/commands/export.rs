@@ -2,7 +2,7 @@
 //! [`export_rules`].
 
 use std::collections::BTreeSet;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
@@ -15,7 +15,7 @@ use super::export_rules::{self, Program};
 use crate::cli::{ExportAllowlist, ExportBlocklist, ExportFormat, RowsFormat};
 use crate::failure::Failure;
 use crate::invocation::Invocation;
-use crate::output::Format;
+use crate::output::{Data, Format};
 
 /// Rows of one look at the store.
 const PAGE: i64 = 5_000;
@@ -115,7 +115,7 @@ async fn plain(pages: &mut Pages<'_>) -> Result<(), Failure> {
     while let Some(rows) = pages.next().await? {
         networks.extend(rows.iter().map(|row| row.network));
     }
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(Data);
     for network in networks {
         writeln!(out, "{network}")?;
     }

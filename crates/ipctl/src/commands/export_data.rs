@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::ExportData;
 use crate::failure::Failure;
 use crate::invocation::Invocation;
-use crate::output::Format;
+use crate::output::{Data, Format};
 
 pub(super) async fn run(given: Invocation, args: ExportData) -> Result<(), Failure> {
     let lines = match given.out.format() {
@@ -23,7 +23,7 @@ pub(super) async fn run(given: Invocation, args: ExportData) -> Result<(), Failu
         }
     };
     let opened = given.open().await?;
-    let mut document = Document { out: BufWriter::new(io::stdout()), lines };
+    let mut document = Document { out: BufWriter::new(Data), lines };
     document.begin(args.network, given.now)?;
     for table in Table::ALL {
         let mut written = 0;
@@ -43,7 +43,7 @@ pub(super) async fn run(given: Invocation, args: ExportData) -> Result<(), Failu
 
 /// One object with an array for each table; or one line for each row, which names its table.
 struct Document {
-    out: BufWriter<io::Stdout>,
+    out: BufWriter<Data>,
     lines: bool,
 }
 

@@ -13,6 +13,7 @@ use ipwarden_engine::network::Network;
 
 use crate::failure::Failure;
 use crate::invocation::Invocation;
+use crate::output::Data;
 
 /// ipset takes no longer timeout, in seconds.
 const LONGEST_IN_IPSET: i64 = 2_147_483;
@@ -32,7 +33,7 @@ pub(super) enum Program {
 pub(super) async fn blocklist(given: Invocation, program: Program) -> Result<(), Failure> {
     let opened = given.open().await?;
     let (ranges, at) = blocked_ranges(&opened.db, given.now).await?;
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(Data);
     render(&mut out, &ranges, at, program)?;
     Ok(out.flush()?)
 }

@@ -11,6 +11,7 @@ use crate::cli::{KeyCreate, KeyRevoke};
 use crate::failure::Failure;
 use crate::invocation::{Invocation, actor, tell};
 use crate::output::{Object, clean};
+use crate::progress;
 
 pub(super) async fn create(given: Invocation, args: KeyCreate) -> Result<(), Failure> {
     let opened = given.open().await?.rehearsing(&args.rehearsal);
@@ -66,6 +67,7 @@ pub(super) fn confirmed(question: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
+    progress::spoken();
     let mut ask = io::stderr().lock();
     write!(ask, "{question} [y/N] ")?;
     ask.flush()?;

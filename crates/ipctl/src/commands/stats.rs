@@ -8,7 +8,7 @@ use super::rows::{cut, number, plain, untinted};
 use crate::cli::{Stats, resolve};
 use crate::failure::Failure;
 use crate::invocation::{Invocation, tell, warn};
-use crate::output::{Column, Format, Object, Row, Tint, bounded, clean, count};
+use crate::output::{Column, Format, Object, Row, Tint, bounded, clean, count, minute};
 use crate::progress;
 
 pub(super) async fn run(given: Invocation, args: Stats) -> Result<(), Failure> {
@@ -31,8 +31,7 @@ pub(super) async fn run(given: Invocation, args: Stats) -> Result<(), Failure> {
         return Ok(given.out.text(&text)?);
     }
     if given.out.is_for_people() {
-        let (since, until) = (minute(stats.since), minute(stats.until));
-        tell(format!("from {since} to {until} UTC"));
+        tell(format!("from {} to {}", minute(stats.since), minute(stats.until)));
     }
     Ok(given.out.rows(&lines(&stats), "")?)
 }
@@ -46,6 +45,7 @@ fn lines(stats: &stats::Stats) -> Vec<Line> {
     };
     let step = |step: &Step| Line {
         key: step.start.to_rfc3339_opts(SecondsFormat::Secs, true),
+        start: Some(step.start),
         ..Line::of(by, step.verdicts)
     };
     let mut lines = vec![all];
@@ -74,6 +74,9 @@ fn lines(stats: &stats::Stats) -> Vec<Line> {
 struct Line {
     of: &'static str,
     key: String,
+    /// Of a step in time, which `key` tells in UTC and a table where the operator is.
+    #[serde(skip)]
+    start: Option<DateTime<Utc>>,
     #[serde(flatten)]
     verdicts: Verdicts,
     at_most: i64,
@@ -83,7 +86,7 @@ struct Line {
 
 impl Line {
     fn of(of: &'static str, verdicts: Verdicts) -> Line {
-        Line { of, key: String::new(), verdicts, at_most: verdicts.requests, all: 0 }
+        Line { of, key: String::new(), start: None, verdicts, at_most: verdicts.requests, all: 0 }
     }
 
     /// What of all requests these are, in percent.
@@ -124,11 +127,7 @@ impl Row for Line {
             allowed.to_string(),
             blocked.to_string(),
             throttled.to_string(),
-            bounded(&clean(&self.key), 200),
+            self.start.map_or_else(|| bounded(&clean(&self.key), 200), minute),
         ])
     }
-}
-
-fn minute(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M").to_string()
 }

@@ -16,6 +16,7 @@ use crate::cli::{UserAdd, UserName, UserRemove};
 use crate::failure::Failure;
 use crate::invocation::{Invocation, Opened, actor, tell};
 use crate::output::{Object, clean};
+use crate::progress;
 
 pub(super) async fn add(given: Invocation, args: UserAdd) -> Result<(), Failure> {
     let opened = given.open().await?.rehearsing(&args.rehearsal);
@@ -125,6 +126,7 @@ fn given_password(name: &str) -> Result<String, Failure> {
 }
 
 fn asked_for(name: &str) -> Result<String, Failure> {
+    progress::spoken();
     let asked = dialoguer::Password::new()
         .with_prompt(format!("new password of {name}"))
         .with_confirmation("once more", "they differ")
