@@ -61,6 +61,8 @@ impl Patient {
     /// What the server calls when somebody has connected.
     pub(crate) fn opened(&self, io: &dyn Any, data: &mut Extensions) {
         let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+        // Else the second of two answers to requests that came together waits 40 ms for the client's word.
+        let _ = stream.set_nodelay(true);
         if let Some(connection) = self.connection(stream) {
             data.insert(connection);
         }

@@ -44,8 +44,8 @@ All server processes of a contestant, PostgreSQL and Redis included, share one c
 connections that stay open, 100,000 distinct clients (one in ten IPv6) in turn through `X-Forwarded-For`. The
 contestants take turns within each round. CPU per request is the CPU time of all server processes from
 before the load until the last record is in its store, by the number of answers: the steadiest figure, and
-the one that a bill follows. Both ratios are to the bare handler's medians of the same run. A round counts
-only if nothing failed, nothing was dropped, the right part was refused, the guard counted what wrk did and, in
+the one that a bill follows; the last column is the part of it that PostgreSQL and Redis have not used. All
+ratios are to the bare handler's medians of the same run. A round counts only if nothing failed, nothing was dropped, the right part was refused, the guard counted what wrk did and, in
 a fleet, Redis decided all of it.
 
 Everybody who is guarded has 100,000 blocked networks in memory and the quota `100/10s` by address, counted
@@ -67,21 +67,22 @@ impl Findings {
     pub(crate) fn contest(&mut self, Field { running: field, not_run }: &Field, laps: &[Vec<Lap>]) {
         let spreads = |at: usize| {
             let rate = Spread::of(laps[at].iter().map(|lap| lap.per_second));
-            (rate, Spread::of(laps[at].iter().map(|lap| lap.cpu)))
+            let cpu = Spread::of(laps[at].iter().map(|lap| lap.cpu));
+            (rate, cpu, Spread::of(laps[at].iter().map(|lap| lap.own)))
         };
         let bare = field.iter().position(|one| one.name == BARE).map(spreads);
-        let Some((bare_rate, bare_cpu)) = bare else { return };
+        let Some((bare_rate, bare_cpu, _)) = bare else { return };
         let mut text = String::from(
-            "| contestant | requests/s: median (min - max) | over bare | CPU/request, us: median (min - max) | over bare |\n\
-             |---|---|---|---|---|\n",
+            "| contestant | requests/s: median (min - max) | over bare | CPU/request, us: median (min - max) | over bare | its own part |\n\
+             |---|---|---|---|---|---|\n",
         );
         for (at, contestant) in field.iter().enumerate() {
-            let (rate, cpu) = spreads(at);
+            let (rate, cpu, own) = spreads(at);
             let ratios = (rate.median / bare_rate.median, cpu.median / bare_cpu.median);
             self.measured.insert(format!("{} rate", contestant.name), ratios.0);
             self.measured.insert(format!("{} cpu", contestant.name), ratios.1);
             let line = format!(
-                "| `{}` | {} ({} - {}) | {:.3} | {} ({} - {}) | {:.3} |",
+                "| `{}` | {} ({} - {}) | {:.3} | {} ({} - {}) | {:.3} | {:.3} |",
                 contestant.name,
                 shown(rate.median),
                 shown(rate.least),
@@ -91,6 +92,7 @@ impl Findings {
                 shown(cpu.least),
                 shown(cpu.most),
                 ratios.1,
+                own.median / bare_cpu.median,
             );
             text.push_str(&line);
             text.push('\n');

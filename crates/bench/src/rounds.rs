@@ -1,5 +1,7 @@
 //! The rounds: everybody in turn, so that what disturbs the machine disturbs all alike.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 
 use crate::contestants::Contestant;
@@ -20,6 +22,8 @@ pub(crate) struct Lap {
     pub(crate) per_second: f64,
     /// CPU time of all its processes for each answer, in microseconds.
     pub(crate) cpu: f64,
+    /// The part of it that is the server's own, without PostgreSQL and Redis.
+    pub(crate) own: f64,
 }
 
 /// Runs all rounds; the laps of a contestant stand at its place.
@@ -39,12 +43,13 @@ pub(crate) fn run(field: &[Contestant], load: &Load, plan: Plan) -> anyhow::Resu
                 counts()
             })?;
             eprintln!(
-                "round {} of {}: {:<18} {:>7.0} requests/s, {:>8.2} us of CPU each",
+                "round {} of {}: {:<18} {:>7.0} requests/s, {:>8.2} us of CPU each, {:>8.2} its own",
                 round + 1,
                 plan.rounds,
                 field[at].name,
                 lap.per_second,
                 lap.cpu,
+                lap.own,
             );
             laps[at].push(lap);
         }
@@ -67,12 +72,14 @@ fn warm_up(contestant: &Contestant, load: &Load) -> anyhow::Result<()> {
 
 fn lap(contestant: &Contestant, load: &Load, plan: Plan, round: usize) -> anyhow::Result<Lap> {
     let server = &contestant.server;
-    let (before, cpu_before) = (server.state()?, cpu::of_trees(&server.pids())?);
+    let before = server.state()?;
+    let used = || anyhow::Ok((cpu::of_trees(&server.pids())?, cpu::of_trees(&[server.pid()])?));
+    let (cpu_before, own_before) = used()?;
     let from = round as u64 * 7_919;
     let outcome = load.run(server.public, contestant.mix, plan.seconds, from)?;
     // What ships its records behind its answers has done its work only when they are shipped.
     server.shipped()?;
-    let cpu = cpu::of_trees(&server.pids())? - cpu_before;
+    let (cpu, own) = used()?;
 
     let name = contestant.name;
     ensure!(outcome.failed == 0, "{name}: {} requests failed", outcome.failed);
@@ -97,9 +104,11 @@ fn lap(contestant: &Contestant, load: &Load, plan: Plan, round: usize) -> anyhow
             after.fallbacks - before.fallbacks,
         );
     }
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / outcome.requests.max(1) as f64;
     Ok(Lap {
         per_second: outcome.per_second(),
-        cpu: cpu.as_secs_f64() * 1e6 / outcome.requests.max(1) as f64,
+        cpu: each(cpu - cpu_before),
+        own: each(own - own_before),
     })
 }
 

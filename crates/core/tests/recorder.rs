@@ -17,7 +17,7 @@ use ipwarden_core::db::{Create, Db};
 use ipwarden_core::geo::Geo;
 use ipwarden_core::recorder::{BATCH, Recorder};
 use ipwarden_engine::record::{RecordRef, RecordVerdict, Reference};
-use ipwarden_engine::spool::{Spool, SpoolOptions, SpoolWriter};
+use ipwarden_engine::spool::{Draft, Spool, SpoolOptions, SpoolWriter};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,7 @@ fn record(number: i64) -> RecordRef<'static> {
 }
 
 fn append(writer: &mut SpoolWriter, numbers: std::ops::Range<i64>) {
-    numbers.for_each(|number| writer.append(&record(number)));
+    numbers.for_each(|number| writer.append(Draft::of(&record(number))));
 }
 
 /// The newest records, oldest first.
@@ -106,7 +106,7 @@ async fn a_record_arrives_whole_with_its_place() {
             user_agent: Some(b"\x1b[31m\xf0\0"),
             ..record(7)
         };
-        writer.append(&refused);
+        writer.append(Draft::of(&refused));
         assert_eq!(recorder.ship_all(now()).await.unwrap(), 1);
 
         let [row] = &logged(&store.db).await[..] else { panic!("one row") };

@@ -1,9 +1,9 @@
-//! The whole product in one function: [`Worker::admit`].
+//! The whole product in one function: [`Worker::judge`].
 //!
 //! A request is resolved to its client, looked up on the allowlist and the blocklist, and counted
 //! against its quota, in this order; everything is in memory but, in a fleet, one look at Redis for a
-//! request that is about to be admitted. What came of it is recorded by [`Worker::record`], refusals
-//! included.
+//! request that is about to be admitted ([`Worker::settle`]). What came of it is recorded by
+//! [`Worker::record`], refusals included.
 //!
 //! What this deliberately does not do: know a web framework (`ipwarden-guard` does), a database (who
 //! feeds the guard does), or who somebody is: the caller has found out and passes an [`Identity`].
@@ -26,7 +26,7 @@ use crate::quota::{Bucket, Policies, Quota, Standing};
 use crate::rate_limit::{Limiter, Taken, WorkerLimiter, redis_key};
 use crate::record::{RecordRef, RecordVerdict, Reference};
 use crate::sensitive_path::SensitivePaths;
-use crate::spool::{Spool, SpoolWriter};
+use crate::spool::{Draft, Spool, SpoolWriter};
 
 pub use counters::Counts;
 
@@ -127,55 +127,76 @@ pub struct QuotaState {
     pub taken: Taken,
 }
 
-/// A request that is about to be answered.
-#[derive(Clone, Copy, Debug)]
-pub struct Answered<'a> {
-    /// As received.
-    pub method: &'a [u8],
-    /// As received; a query is left out.
-    pub path: &'a [u8],
-    /// Of the answer.
-    pub status: u16,
-    /// As received.
-    pub user_agent: Option<&'a [u8]>,
-    /// Who asked, if that was verified.
-    pub identity: Option<&'a Identity>,
+/// What [`Worker::judge`] comes to.
+#[derive(Clone, Debug)]
+pub enum Judgement {
+    /// It is decided.
+    Settled(Admission),
+    /// Redis has to be asked: [`Worker::settle`].
+    Unsettled(Unsettled),
+}
+
+/// A request that only Redis can decide about.
+#[derive(Clone, Debug)]
+pub struct Unsettled {
+    admission: Admission,
+    subject: Subject,
+    policy: Cow<'static, str>,
+    quota: Quota,
+    dry_run: bool,
+}
+
+/// Whose quota it is, independent of the request.
+#[derive(Clone, Debug)]
+enum Subject {
+    Network(Network),
+    Identity(Identity),
+}
+
+impl Unsettled {
+    /// What there is to say of it until it is settled, and if its client goes away before: it was not
+    /// refused.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
 }
 
 impl Worker {
     /// Decides about one request.
     pub async fn admit(&self, request: &RequestHead<'_>, now: Moment) -> Admission {
-        let client = self.guard.parts.resolver.resolve(request.peer, request.forwarded);
-        let lists = self.guard.lists.load();
-        let store_now = self.guard.store_now(now);
+        match self.judge(request, now) {
+            Judgement::Settled(admission) => admission,
+            Judgement::Unsettled(unsettled) => self.settle(unsettled).await,
+        }
+    }
 
-        let (verdict, quota) = if lists.is_allowed(client.ip, store_now) {
-            (Verdict::Allowed, None)
-        } else if let Some(block) = lists.find_block(client.ip, store_now) {
-            (Verdict::Blocked(block), None)
-        } else {
-            // The snapshot is let go before anything is awaited.
-            drop(lists);
-            self.take(&client, request, now).await
-        };
-        self.counters.count(&verdict);
+    /// Decides about one request as far as that can be done at once: unless it would be the one look at
+    /// Redis, all of it.
+    pub fn judge(&self, request: &RequestHead<'_>, now: Moment) -> Judgement {
+        let mut admission = self.unjudged(request, now);
+        let client = admission.client;
         if client.is_proxy() {
             self.counters.of_proxy(client.degraded);
         }
-        let authenticated = request.identity.is_some();
-        Admission { client, authenticated, verdict, quota, reference: Reference::random(), at: now }
+        let store_now = self.guard.store_now(now);
+        let lists = self.guard.lists.load();
+        if lists.is_allowed(client.ip, store_now) {
+            return Judgement::Settled(admission);
+        }
+        if let Some(block) = lists.find_block(client.ip, store_now) {
+            admission.verdict = Verdict::Blocked(block);
+            return Judgement::Settled(admission);
+        }
+        drop(lists);
+        self.count(admission, request)
     }
 
-    /// What there is to record of a request whose client went away before [`Worker::admit`] had
-    /// decided: it was not refused.
-    pub fn abandon(&self, request: &RequestHead<'_>, now: Moment) -> Admission {
-        let client = self.guard.parts.resolver.resolve(request.peer, request.forwarded);
-        let (authenticated, verdict) = (request.identity.is_some(), Verdict::Allowed);
-        self.counters.count(&verdict);
+    /// What there is to say of a request that was not judged: it was not refused.
+    pub fn unjudged(&self, request: &RequestHead<'_>, now: Moment) -> Admission {
         Admission {
-            client,
-            authenticated,
-            verdict,
+            client: self.guard.parts.resolver.resolve(request.peer, request.forwarded),
+            authenticated: request.identity.is_some(),
+            verdict: Verdict::Allowed,
             quota: None,
             reference: Reference::random(),
             at: now,
@@ -191,15 +212,11 @@ impl Worker {
     }
 
     /// Takes one request from the quota of an identity, or else of an address: never both.
-    async fn take(
-        &self,
-        client: &ClientIp,
-        request: &RequestHead<'_>,
-        now: Moment,
-    ) -> (Verdict, Option<QuotaState>) {
+    fn count(&self, mut admission: Admission, request: &RequestHead<'_>) -> Judgement {
         let parts = &self.guard.parts;
+        let client = admission.client;
         let (standing, bucket) = match request.identity {
-            Some(Identity(name)) => (Standing::Authenticated, Bucket::Identity(name)),
+            Some(identity) => (Standing::Authenticated, Bucket::Identity(identity.as_str())),
             None if client.is_proxy() => {
                 (Standing::Proxy, Bucket::Network(Network::from(client.ip)))
             }
@@ -209,35 +226,73 @@ impl Worker {
             }
         };
         let applied = parts.policies.apply(standing, request.method, request.path);
-        let taken = self.limiter.take(applied.name, bucket, applied.quota, now).await;
-        let verdict = match taken.admitted {
+        let policy = policy_name(applied.name);
+        let (quota, dry_run) = (applied.quota, applied.dry_run);
+        if let Some(taken) = self.limiter.take_here(applied.name, bucket, quota, admission.at) {
+            self.decide(&mut admission, QuotaState { policy, quota, taken }, dry_run);
+            return Judgement::Settled(admission);
+        }
+        let subject = match (request.identity, bucket) {
+            (Some(identity), _) => Subject::Identity(identity.clone()),
+            (None, Bucket::Network(network)) => Subject::Network(network),
+            (None, Bucket::Identity(name)) => Subject::Identity(Identity::new(name)),
+        };
+        Judgement::Unsettled(Unsettled { admission, subject, policy, quota, dry_run })
+    }
+
+    /// Asks Redis about what [`Worker::judge`] left open.
+    pub async fn settle(&self, unsettled: Unsettled) -> Admission {
+        let Unsettled { mut admission, subject, policy, quota, dry_run } = unsettled;
+        let bucket = match &subject {
+            Subject::Network(network) => Bucket::Network(*network),
+            Subject::Identity(identity) => Bucket::Identity(identity.as_str()),
+        };
+        let taken = self.limiter.ask(&policy, bucket, quota, admission.at).await;
+        self.decide(&mut admission, QuotaState { policy, quota, taken }, dry_run);
+        admission
+    }
+
+    /// What the counting means.
+    fn decide(&self, admission: &mut Admission, state: QuotaState, dry_run: bool) {
+        admission.verdict = match state.taken.admitted {
             true => Verdict::Allowed,
-            false if applied.dry_run => {
+            false if dry_run => {
                 self.counters.would_limit();
                 Verdict::Allowed
             }
             false => Verdict::Throttled,
         };
-        let policy = policy_name(standing, applied.name);
-        (verdict, Some(QuotaState { policy, quota: applied.quota, taken }))
+        admission.quota = Some(state);
     }
 
-    /// Puts a request into the log. The kernel has it when this returns, so call it before the answer
-    /// leaves.
-    pub fn record(&self, admission: &Admission, answered: &Answered<'_>) {
-        let record = RecordRef {
+    /// Puts the record of a request together, as far as it is known before the answer.
+    pub fn draft(
+        &self,
+        admission: &Admission,
+        request: &RequestHead<'_>,
+        user_agent: Option<&[u8]>,
+    ) -> Draft {
+        let path = request.path.as_bytes();
+        Draft::of(&RecordRef {
             at: admission.at.wall,
             address: admission.client.ip,
-            method: answered.method,
-            path: answered.path,
-            status: answered.status,
+            method: request.method.as_bytes(),
+            path,
+            status: 0,
             verdict: admission.verdict.recorded(),
-            sensitive: self.guard.parts.sensitive_paths.matches(answered.path),
-            identity: answered.identity.map(Identity::as_str),
-            user_agent: answered.user_agent,
+            sensitive: self.guard.parts.sensitive_paths.matches(path),
+            identity: request.identity.map(Identity::as_str),
+            user_agent,
             reference: admission.reference,
-        };
-        self.spool.borrow_mut().append(&record);
+        })
+    }
+
+    /// Puts a request into the log, and counts it. The kernel has it when this returns, so call it before
+    /// the answer leaves.
+    pub fn record(&self, mut draft: Draft, status: u16) {
+        draft.set_status(status);
+        self.counters.count(draft.verdict());
+        self.spool.borrow_mut().append(draft);
     }
 
     /// The guard behind this worker.
@@ -247,11 +302,11 @@ impl Worker {
 }
 
 /// The names of the defaults are static, so that the common case copies nothing.
-fn policy_name(standing: Standing, name: &str) -> Cow<'static, str> {
-    match (standing, name) {
-        (_, "anonymous") => Cow::Borrowed("anonymous"),
-        (_, "authenticated") => Cow::Borrowed("authenticated"),
-        (_, "proxy") => Cow::Borrowed("proxy"),
+fn policy_name(name: &str) -> Cow<'static, str> {
+    match name {
+        "anonymous" => Cow::Borrowed("anonymous"),
+        "authenticated" => Cow::Borrowed("authenticated"),
+        "proxy" => Cow::Borrowed("proxy"),
         _ => Cow::Owned(name.to_owned()),
     }
 }

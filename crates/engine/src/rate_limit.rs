@@ -19,7 +19,7 @@ mod fields;
 mod local;
 mod redis;
 
-pub use fields::{push_limit_field, push_policy_field};
+pub use fields::{push_limit_field, push_number, push_policy_field};
 pub use local::{Local, LocalOptions};
 pub use redis::{BreakerState, Redis, RedisOptions, redis_key};
 
@@ -162,12 +162,33 @@ impl WorkerLimiter {
     ///
     /// Each (policy, bucket) has a log of its own. The quota may differ from take to take: what
     /// was admitted stays counted. Windows in this process are measured on `now.steady` alone.
-    #[inline]
     pub async fn take(&self, policy: &str, bucket: Bucket<'_>, quota: Quota, now: Moment) -> Taken {
+        match self.take_here(policy, bucket, quota, now) {
+            Some(taken) => taken,
+            None => self.ask(policy, bucket, quota, now).await,
+        }
+    }
+
+    /// The same where nobody has to be asked: in process always, with Redis for a refusal that is certain.
+    #[inline]
+    pub fn take_here(
+        &self,
+        policy: &str,
+        bucket: Bucket<'_>,
+        quota: Quota,
+        now: Moment,
+    ) -> Option<Taken> {
+        match &self.0 {
+            Way::Local(local) => Some(local.take(policy, bucket, quota, now)),
+            Way::Redis(worker) => worker.refusal(policy, bucket, quota, now),
+        }
+    }
+
+    /// What [`WorkerLimiter::take_here`] leaves open.
+    pub async fn ask(&self, policy: &str, bucket: Bucket<'_>, quota: Quota, now: Moment) -> Taken {
         match &self.0 {
             Way::Local(local) => local.take(policy, bucket, quota, now),
-            // Boxed, so that the future of who counts in process stays small.
-            Way::Redis(worker) => Box::pin(worker.take(policy, bucket, quota, now)).await,
+            Way::Redis(worker) => worker.take(policy, bucket, quota, now).await,
         }
     }
 }

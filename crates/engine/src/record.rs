@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use self::body::{MAX_BODY, RecordError};
+pub(crate) use self::body::{set_status, set_verdict, verdict};
 pub use self::reference::{Reference, ReferenceError};
 pub use self::text::{
     MAX_IDENTITY, MAX_METHOD, MAX_PATH, MAX_USER_AGENT, escape_identity, escape_method,

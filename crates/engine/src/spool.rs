@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use self::catalog::Inner;
 pub use self::catalog::SegmentView;
+pub use self::frame::Draft;
 pub use self::reader::{Damage, Read, ReadEnd};
 pub use self::segment::{SegmentId, SegmentIdError};
 pub use self::writer::SpoolWriter;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::record::{Record, RecordRef, RecordVerdict, Reference};
-use ipwarden_engine::spool::{ReadEnd, Spool, SpoolError, SpoolOptions, SpoolWriter};
+use ipwarden_engine::spool::{Draft, ReadEnd, Spool, SpoolError, SpoolOptions, SpoolWriter};
 
 const LANES: i64 = 2;
 
@@ -22,7 +22,7 @@ fn options() -> SpoolOptions {
 /// A record of this number, its length depending on it, so that frames cross pages everywhere.
 fn append(writer: &mut SpoolWriter, number: i64) {
     let user_agent = vec![b'u'; (number % 97) as usize];
-    writer.append(&RecordRef {
+    writer.append(Draft::of(&RecordRef {
         at: number,
         address: "192.0.2.1".parse().unwrap(),
         method: b"GET",
@@ -33,7 +33,7 @@ fn append(writer: &mut SpoolWriter, number: i64) {
         identity: None,
         user_agent: Some(&user_agent),
         reference: Reference::from_bits(number as u64).unwrap(),
-    });
+    }));
 }
 
 fn is_as_appended(record: &Record) -> bool {

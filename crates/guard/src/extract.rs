@@ -2,6 +2,7 @@
 
 use std::future::{Ready, ready};
 use std::ops::Deref;
+use std::rc::Rc;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
@@ -15,7 +16,12 @@ pub struct ClientIp(pub client_ip::ClientIp);
 
 /// What the guard decided about this request, as an argument of a handler.
 #[derive(Clone, Debug)]
-pub struct Admitted(pub Admission);
+pub struct Admitted(pub Rc<Admission>);
+
+/// What the guard decided about a request; `None` where none is wrapped around its application.
+pub fn admission(request: &HttpRequest) -> Option<Rc<Admission>> {
+    request.extensions().get::<Rc<Admission>>().cloned()
+}
 
 /// The handler asks the guard, but nothing here is wrapped in it.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +32,7 @@ impl FromRequest for Admitted {
     type Future = Ready<Result<Admitted, NotGuarded>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(request.extensions().get::<Admission>().cloned().map(Admitted).ok_or(NotGuarded))
+        ready(admission(request).map(Admitted).ok_or(NotGuarded))
     }
 }
 
@@ -35,8 +41,7 @@ impl FromRequest for ClientIp {
     type Future = Ready<Result<ClientIp, NotGuarded>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let extensions = request.extensions();
-        ready(extensions.get::<Admission>().map(|own| ClientIp(own.client)).ok_or(NotGuarded))
+        ready(admission(request).map(|own| ClientIp(own.client)).ok_or(NotGuarded))
     }
 }
 

@@ -31,7 +31,7 @@ mod pending;
 mod refusal;
 
 pub use ask::{Question, ask};
-pub use extract::{Admitted, ClientIp, NotGuarded};
+pub use extract::{Admitted, ClientIp, NotGuarded, admission};
 pub use fields::admission_fields;
 pub use ipwarden_engine::guard::{Admission, Guard, Identity, Verdict};
 pub use middleware::{GuardMiddleware, peer};

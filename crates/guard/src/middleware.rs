@@ -1,22 +1,26 @@
 //! The one middleware: asks the guard, answers for it when it refuses, and records what was answered.
 
-use std::future::{Ready, ready};
+use std::future::{self, Ready};
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::error::InternalError;
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, USER_AGENT};
 use actix_web::{Error, HttpMessage as _, HttpRequest};
 use futures_util::future::LocalBoxFuture;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::{Admission, Guard, Identity, RequestHead, Verdict, Worker};
 use ipwarden_engine::pass::Passes;
+use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
-use crate::ask::{Question, ask};
+use crate::ask::{Asked, Question, ask_at_once};
 use crate::fields::admission_fields;
 use crate::pass;
 use crate::pending::{Pending, target};
@@ -71,7 +75,7 @@ where
 
     // Called once on each worker thread: here the thread gets its own segment and its own Redis.
     fn new_transform(&self, service: S) -> Self::Future {
-        ready(match HeaderName::from_bytes(self.guard.client_ip_header().as_bytes()) {
+        future::ready(match HeaderName::from_bytes(self.guard.client_ip_header().as_bytes()) {
             Ok(header) => Ok(Guarded {
                 service: Rc::new(service),
                 worker: Rc::new(self.guard.worker()),
@@ -100,75 +104,138 @@ where
 {
     type Response = ServiceResponse<EitherBody<B>>;
     type Error = Error;
-    type Future = LocalBoxFuture<'static, Result<Self::Response, Error>>;
+    type Future = Answering<S, B>;
 
     forward_ready!(service);
 
     fn call(&self, mut request: ServiceRequest) -> Self::Future {
         let now = Moment::now();
-        let service = self.service.clone();
-        let worker = self.worker.clone();
-        let identify = self.identify.clone();
-        let passes = self.passes.clone();
-        let header = self.header.clone();
-        Box::pin(async move {
-            let taken =
-                passes.and_then(|passes| pass::take(&passes, &worker, &mut request, &header, now));
-            let (admission, pending) = match taken {
-                Some(admission) => (admission, None),
-                None => {
-                    let asked = admit(&worker, &request, &header, identify.as_deref(), now);
-                    let (admission, pending) = asked.await;
-                    (admission, Some(pending))
-                }
-            };
-            let record = move |status| {
-                if let Some(pending) = pending {
-                    pending.answered(status);
-                }
-            };
-            if admission.verdict != Verdict::Allowed {
-                let answer = refusal(request.headers(), &admission);
-                record(answer.status());
-                return Ok(request.into_response(answer).map_into_right_body());
+        let passes = self.passes.as_deref();
+        let taken = passes
+            .and_then(|passes| pass::take(passes, &self.worker, &mut request, &self.header, now));
+        if let Some(admission) = taken {
+            return go_on(&*self.service, request, admission, None);
+        }
+        match self.ask(&request, now) {
+            Asked::Settled(admission, pending) => {
+                go_on(&*self.service, request, admission, Some(pending))
             }
-            request.extensions_mut().insert(admission.clone());
-            match service.call(request).await {
-                Ok(mut response) => {
-                    admission_fields(response.headers_mut(), &admission);
-                    record(response.status());
-                    Ok(response.map_into_left_body())
+            Asked::Unsettled(asking) => {
+                let (service, worker) = (self.service.clone(), self.worker.clone());
+                let answer = Box::pin(async move {
+                    let (admission, pending) = asking.settle(&worker).await;
+                    go_on(&*service, request, admission, Some(pending)).await
+                });
+                Answering::Asking { answer }
+            }
+        }
+    }
+}
+
+impl<S> Guarded<S> {
+    /// Asks the guard, and whoever knows, about who it is.
+    fn ask(&self, request: &ServiceRequest, now: Moment) -> Asked {
+        let forwarded = lines(request, &self.header);
+        let head = RequestHead {
+            peer: peer(request.request()),
+            forwarded: &forwarded,
+            method: request.method().as_str(),
+            path: target(request),
+            identity: None,
+        };
+        let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
+        let identify = || self.identify.as_ref().and_then(|identify| identify(request.request()));
+        ask_at_once(&self.worker, Question { head, user_agent }, identify, now)
+    }
+}
+
+pin_project! {
+    /// The answer to a guarded request.
+    ///
+    /// Written out, and not an `async` block in a box, because it is the guard's own part in every request:
+    /// most need nobody to be asked, and the state of who waits for Redis is several times larger.
+    #[project = Way]
+    pub enum Answering<S, B>
+    where
+        S: Service<ServiceRequest>,
+    {
+        /// The guard has answered.
+        Refused { answer: Option<ServiceResponse<EitherBody<B>>> },
+        /// The application does.
+        Served { #[pin] answer: S::Future, admission: Rc<Admission>, pending: Option<Pending> },
+        /// Redis is asked first.
+        Asking { answer: LocalBoxFuture<'static, Result<ServiceResponse<EitherBody<B>>, Error>> },
+    }
+}
+
+/// Answers for the application, or hands the request on to it.
+fn go_on<S, B>(
+    service: &S,
+    request: ServiceRequest,
+    admission: Admission,
+    pending: Option<Pending>,
+) -> Answering<S, B>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    if admission.verdict != Verdict::Allowed {
+        let answer = refusal(request.headers(), &admission);
+        answered(pending, answer.status());
+        return Answering::Refused {
+            answer: Some(request.into_response(answer).map_into_right_body()),
+        };
+    }
+    let admission = Rc::new(admission);
+    request.extensions_mut().insert(admission.clone());
+    Answering::Served { answer: service.call(request), admission, pending }
+}
+
+impl<S, B> Future for Answering<S, B>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    type Output = Result<ServiceResponse<EitherBody<B>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (answer, admission, pending) = match self.project() {
+            Way::Served { answer, admission, pending } => {
+                // Held here, so that a handler that panics finds it on its way out.
+                let held = pending.take();
+                match answer.poll(context) {
+                    Poll::Ready(answer) => (answer, admission, held),
+                    Poll::Pending => {
+                        *pending = held;
+                        return Poll::Pending;
+                    }
                 }
-                Err(error) => {
-                    let mut answer = error.error_response();
-                    admission_fields(answer.headers_mut(), &admission);
-                    record(answer.status());
-                    Err(InternalError::from_response(error, answer).into())
-                }
+            }
+            Way::Asking { answer } => return answer.as_mut().poll(context),
+            Way::Refused { answer } => {
+                return Poll::Ready(Ok(answer
+                    .take()
+                    .expect("nobody polls an answer that is there")));
+            }
+        };
+        Poll::Ready(match answer {
+            Ok(mut response) => {
+                admission_fields(response.headers_mut(), admission);
+                answered(pending, response.status());
+                Ok(response.map_into_left_body())
+            }
+            Err(error) => {
+                let mut answer = error.error_response();
+                admission_fields(answer.headers_mut(), admission);
+                answered(pending, answer.status());
+                Err(InternalError::from_response(error, answer).into())
             }
         })
     }
 }
 
-/// Asks the guard, and whoever knows, about who it is.
-async fn admit(
-    worker: &Rc<Worker>,
-    request: &ServiceRequest,
-    header: &HeaderName,
-    identify: Option<&Identify>,
-    now: Moment,
-) -> (Admission, Pending) {
-    let forwarded = lines(request, header);
-    let head = RequestHead {
-        peer: peer(request.request()),
-        forwarded: &forwarded,
-        method: request.method().as_str(),
-        path: target(request),
-        identity: None,
-    };
-    let user_agent = request.headers().get(USER_AGENT).map(|value| value.as_bytes());
-    let identify = || identify.and_then(|identify| identify(request.request()));
-    ask(worker, Question { head, user_agent }, identify, now).await
+fn answered(pending: Option<Pending>, status: StatusCode) {
+    if let Some(pending) = pending {
+        pending.answered(status);
+    }
 }
 
 /// All lines of a header, in order of arrival.

@@ -1,58 +1,50 @@
 //! The record of a request that has not been answered yet.
 
-use std::ops::Range;
 use std::rc::Rc;
 
 use actix_web::dev::ServiceRequest;
 use actix_web::http::StatusCode;
 use ipwarden_engine::clock::Moment;
-use ipwarden_engine::guard::{Admission, Answered, Identity, Worker};
+use ipwarden_engine::guard::{Admission, Worker};
+use ipwarden_engine::spool::Draft;
 
 use crate::ask::Question;
 
 /// What nginx calls a request whose client went away before the answer.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Records its request if it is dropped before the guard has decided: because the client went away, or
-/// because finding out who it is panicked. It borrows what it would write.
-pub(crate) struct Undecided<'a> {
+/// Records its request if it is dropped before it is known who asks, because finding that out panicked. It
+/// borrows what it would write.
+pub(crate) struct Unidentified<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) question: Question<'a>,
     pub(crate) now: Moment,
-    pub(crate) decided: bool,
 }
 
-impl Drop for Undecided<'_> {
+impl Unidentified<'_> {
+    /// It is known now, and somebody else records the request.
+    pub(crate) fn identified(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unidentified<'_> {
     fn drop(&mut self) {
-        if self.decided {
-            return;
-        }
-        let Undecided { worker, question: Question { head, user_agent }, now, .. } = *self;
-        let answered = Answered {
-            method: head.method.as_bytes(),
-            path: head.path.as_bytes(),
-            status: status_of_none(),
-            user_agent,
-            identity: head.identity,
-        };
-        worker.record(&worker.abandon(&head, now), &answered);
+        let Question { head, user_agent } = &self.question;
+        let admission = self.worker.unjudged(head, self.now);
+        self.worker.record(self.worker.draft(&admission, head, *user_agent), status_of_none());
     }
 }
 
 /// Records its request exactly once: when it is answered, or when it is dropped before.
 ///
-/// It holds copies, because the request itself belongs to the application meanwhile, which cannot
-/// route a request that somebody else holds on to.
+/// It holds a record that is put together already, because the request itself belongs to the application
+/// meanwhile, which cannot route a request that somebody else holds on to.
 #[must_use = "dropped, it records a request that nobody answered"]
 pub struct Pending {
     worker: Rc<Worker>,
-    admission: Admission,
-    identity: Option<Identity>,
-    text: Vec<u8>,
-    method: usize,
-    path: usize,
-    user_agent: Option<Range<usize>>,
-    recorded: bool,
+    /// Taken when it is recorded.
+    draft: Option<Draft>,
 }
 
 impl Pending {
@@ -60,26 +52,15 @@ impl Pending {
         worker: &Rc<Worker>,
         question: &Question<'_>,
         admission: &Admission,
-        identity: Option<Identity>,
     ) -> Pending {
-        let method = question.head.method.as_bytes();
-        let path = question.head.path.as_bytes();
-        let user_agent = question.user_agent;
-        let length = method.len() + path.len() + user_agent.map_or(0, <[u8]>::len);
-        let mut text = Vec::with_capacity(length);
-        text.extend_from_slice(method);
-        text.extend_from_slice(path);
-        text.extend_from_slice(user_agent.unwrap_or_default());
-        let paths_end = method.len() + path.len();
-        Pending {
-            worker: worker.clone(),
-            admission: admission.clone(),
-            identity,
-            text,
-            method: method.len(),
-            path: paths_end,
-            user_agent: user_agent.map(|_| paths_end..length),
-            recorded: false,
+        let draft = worker.draft(admission, &question.head, question.user_agent);
+        Pending { worker: worker.clone(), draft: Some(draft) }
+    }
+
+    /// Says what became of it, if that was not known at first.
+    pub(crate) fn settled(&mut self, admission: &Admission) {
+        if let Some(draft) = &mut self.draft {
+            draft.set_verdict(admission.verdict.recorded());
         }
     }
 
@@ -89,23 +70,15 @@ impl Pending {
     }
 
     fn record(&mut self, status: u16) {
-        self.recorded = true;
-        self.worker.record(
-            &self.admission,
-            &Answered {
-                method: &self.text[..self.method],
-                path: &self.text[self.method..self.path],
-                status,
-                user_agent: self.user_agent.clone().map(|range| &self.text[range]),
-                identity: self.identity.as_ref(),
-            },
-        );
+        if let Some(draft) = self.draft.take() {
+            self.worker.record(draft, status);
+        }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if !self.recorded {
+        if self.draft.is_some() {
             self.record(status_of_none());
         }
     }

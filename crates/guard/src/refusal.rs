@@ -3,8 +3,6 @@
 //! A flood is answered from here, so what most of its answers hold is written directly, without a serializer
 //! and without a closer look at an `Accept` that does not speak of HTML.
 
-use std::borrow::Cow;
-
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
@@ -12,73 +10,54 @@ use actix_web::http::header::{
     RETRY_AFTER, VARY,
 };
 use ipwarden_engine::guard::{Admission, QuotaState, Verdict};
+use ipwarden_engine::rate_limit::push_number;
+use ipwarden_engine::record::Reference;
 
 use crate::fields::admission_fields;
 
 /// What a refused client is told, before it has the form of an answer: without a reason that would help
 /// an attacker; the reference leads to the reason in the log.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct Refusal<'a> {
     /// 403 or 429.
     pub status: StatusCode,
     /// Whole seconds until the client may come back (RFC 9110, 10.2.3), if it may.
     pub retry_after: Option<u64>,
     title: &'static str,
-    detail: Cow<'static, str>,
-    reference: String,
+    reference: Reference,
     /// The type of the problem.
     kind: &'static str,
-    /// The policy whose quota is used up.
-    policy: Option<Cow<'static, str>>,
+    /// The quota that is used up.
+    quota: Option<&'a QuotaState>,
 }
 
-impl Refusal {
+impl Refusal<'_> {
     /// What there is to say about a request that the guard did not allow.
-    pub fn of(admission: &Admission) -> Refusal {
-        match (&admission.verdict, &admission.quota) {
-            (Verdict::Throttled, Some(state)) => Refusal::throttled(admission, state),
-            (Verdict::Blocked(block), _) => Refusal::blocked(admission, block.by_scan),
-            (Verdict::Throttled | Verdict::Allowed, _) => Refusal::blocked(admission, false),
-        }
-    }
-
-    fn throttled(admission: &Admission, state: &QuotaState) -> Refusal {
-        let seconds = state.taken.retry_after_seconds();
-        Refusal {
-            status: StatusCode::TOO_MANY_REQUESTS,
-            retry_after: Some(seconds),
-            title: "Too many requests",
-            detail: Cow::Owned(
-                [
-                    "The quota of ",
-                    &state.quota.limit.to_string(),
-                    " requests per ",
-                    &per(state.quota.period.as_secs()),
-                    " is used up. Try again in ",
-                    &seconds.to_string(),
-                    if seconds == 1 { " second." } else { " seconds." },
-                ]
-                .concat(),
-            ),
-            reference: admission.reference.to_string(),
-            kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
-            policy: Some(state.policy.clone()),
-        }
-    }
-
-    fn blocked(admission: &Admission, by_scan: bool) -> Refusal {
-        let kind = match by_scan {
-            true => "https://iana.org/assignments/http-problem-types#abnormal-usage-detected",
-            false => "about:blank",
-        };
-        Refusal {
-            status: StatusCode::FORBIDDEN,
-            retry_after: None,
-            title: "Forbidden",
-            detail: Cow::Borrowed("Requests from this address are not served."),
-            reference: admission.reference.to_string(),
-            kind,
-            policy: None,
+    pub fn of(admission: &Admission) -> Refusal<'_> {
+        let reference = admission.reference;
+        let by_scan = matches!(&admission.verdict, Verdict::Blocked(block) if block.by_scan);
+        match &admission.quota {
+            Some(state) if admission.verdict == Verdict::Throttled => Refusal {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                retry_after: Some(state.taken.retry_after_seconds()),
+                title: "Too many requests",
+                reference,
+                kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+                quota: Some(state),
+            },
+            _ => Refusal {
+                status: StatusCode::FORBIDDEN,
+                retry_after: None,
+                title: "Forbidden",
+                reference,
+                kind: match by_scan {
+                    true => {
+                        "https://iana.org/assignments/http-problem-types#abnormal-usage-detected"
+                    }
+                    false => "about:blank",
+                },
+                quota: None,
+            },
         }
     }
 
@@ -86,26 +65,40 @@ impl Refusal {
     pub fn problem(&self) -> String {
         // Written directly: nothing in it has to be escaped, not even the name of a policy, and a serializer
         // that looks for that takes a third of what a refusal costs.
-        let (before, policy, after) = match &self.policy {
-            Some(policy) => ("\",\"violated-policies\":[\"", &**policy, "\"]}"),
-            None => ("\"}", "", ""),
+        let mut json = String::with_capacity(384);
+        json.push_str("{\"detail\":\"");
+        self.push_detail(&mut json);
+        json.push_str("\",\"reference\":\"");
+        json.push_str(std::str::from_utf8(&self.reference.to_ascii()).unwrap_or_default());
+        json.push_str("\",\"status\":");
+        json.push_str(self.status.as_str());
+        json.push_str(",\"title\":\"");
+        json.push_str(self.title);
+        json.push_str("\",\"type\":\"");
+        json.push_str(self.kind);
+        match self.quota {
+            Some(state) => {
+                json.push_str("\",\"violated-policies\":[\"");
+                json.push_str(&state.policy);
+                json.push_str("\"]}");
+            }
+            None => json.push_str("\"}"),
+        }
+        json
+    }
+
+    fn push_detail(&self, text: &mut String) {
+        let (Some(state), Some(seconds)) = (self.quota, self.retry_after) else {
+            text.push_str("Requests from this address are not served.");
+            return;
         };
-        [
-            "{\"detail\":\"",
-            &self.detail,
-            "\",\"reference\":\"",
-            &self.reference,
-            "\",\"status\":",
-            self.status.as_str(),
-            ",\"title\":\"",
-            self.title,
-            "\",\"type\":\"",
-            self.kind,
-            before,
-            policy,
-            after,
-        ]
-        .concat()
+        text.push_str("The quota of ");
+        push_number(text, state.quota.limit.into());
+        text.push_str(" requests per ");
+        push_period(text, state.quota.period.as_secs());
+        text.push_str(" is used up. Try again in ");
+        push_number(text, seconds);
+        text.push_str(if seconds == 1 { " second." } else { " seconds." });
     }
 }
 
@@ -121,8 +114,10 @@ pub fn refusal(headers: &HeaderMap, admission: &Admission) -> HttpResponse {
     }
     let mut answer = match prefers_html(headers) {
         true => {
+            let mut detail = String::new();
+            refusal.push_detail(&mut detail);
             let reference = format!("Reference: {}", refusal.reference);
-            let page = Page { title: refusal.title, lines: &[&refusal.detail, &reference] };
+            let page = Page { title: refusal.title, lines: &[&detail, &reference] };
             page.into_body_of(answer)
         }
         false => {
@@ -134,14 +129,18 @@ pub fn refusal(headers: &HeaderMap, admission: &Admission) -> HttpResponse {
     answer
 }
 
-fn per(seconds: u64) -> Cow<'static, str> {
-    Cow::Borrowed(match seconds {
+fn push_period(text: &mut String, seconds: u64) {
+    let word = match seconds {
         1 => "second",
         60 => "minute",
         3_600 => "hour",
         86_400 => "day",
-        other => return Cow::Owned(format!("{other} seconds")),
-    })
+        other => {
+            push_number(text, other);
+            " seconds"
+        }
+    };
+    text.push_str(word);
 }
 
 /// Whether a client that sent these headers would rather show the answer to a person (RFC 9110, 12.5.1).
@@ -237,6 +236,10 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use ipwarden_engine::rate_limit::Taken;
+
     use super::*;
 
     #[test]
@@ -269,17 +272,21 @@ mod tests {
     fn a_problem_is_json_in_the_order_of_its_names_whatever_the_policy_is_called() {
         // All that a name may hold: see `PolicyError`.
         let name: String = (' '..='~').filter(|c| !"\"\\|".contains(*c)).collect();
+        let state = QuotaState {
+            policy: name.clone().into(),
+            quota: "5/90s".parse().unwrap(),
+            taken: Taken { admitted: false, remaining: 0, frees_in: Duration::from_secs(1) },
+        };
         let refusal = Refusal {
             status: StatusCode::TOO_MANY_REQUESTS,
             retry_after: Some(1),
             title: "Too many requests",
-            detail: Cow::Borrowed("The quota is used up."),
-            reference: "JTK9S96R86WM".to_owned(),
+            reference: "JTK9S96R86WM".parse().unwrap(),
             kind: "about:blank",
-            policy: Some(name.clone().into()),
+            quota: Some(&state),
         };
         let problem = serde_json::json!({
-            "detail": "The quota is used up.",
+            "detail": "The quota of 5 requests per 90 seconds is used up. Try again in 1 second.",
             "reference": "JTK9S96R86WM",
             "status": 429,
             "title": "Too many requests",
@@ -287,7 +294,7 @@ mod tests {
             "violated-policies": [name],
         });
         assert_eq!(refusal.problem(), problem.to_string());
-        let blocked = Refusal { policy: None, ..refusal }.problem();
+        let blocked = Refusal { quota: None, ..refusal }.problem();
         assert_eq!(serde_json::from_str::<serde_json::Value>(&blocked).unwrap()["status"], 429);
     }
 

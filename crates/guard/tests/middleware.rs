@@ -250,7 +250,7 @@ async fn every_request_is_recorded_once_however_it_ends() {
     let panicked = std::panic::AssertUnwindSafe(app.call(get("/panic"))).catch_unwind().await;
     assert!(panicked.is_err());
     let unidentified = from("127.0.0.1").uri("/who").insert_header(("x-key", "panic"));
-    let panicked = app.call(unidentified.to_request());
+    let panicked = async { app.call(unidentified.to_request()).await };
     assert!(std::panic::AssertUnwindSafe(panicked).catch_unwind().await.is_err());
     // The client goes away while the handler works.
     let mut call = Box::pin(app.call(get("/never")));

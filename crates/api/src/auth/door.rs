@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use actix_web::{HttpMessage as _, HttpRequest};
+use actix_web::HttpRequest;
 use futures_util::FutureExt as _;
 use ipwarden_core::context::Context;
 use ipwarden_core::db::{DbError, users as rows};
@@ -133,8 +133,7 @@ impl Door {
 
 /// Where a request comes from: by the guard where there is one.
 pub(crate) fn address(request: &HttpRequest) -> Option<IpAddr> {
-    let admitted = request.extensions();
-    match admitted.get::<ipwarden_guard::Admission>() {
+    match ipwarden_guard::admission(request) {
         Some(admission) => Some(admission.client.ip),
         None => request.peer_addr().map(|peer| canonical(peer.ip())),
     }

@@ -12,7 +12,7 @@ use ipwarden_engine::network::Network;
 use ipwarden_engine::quota::{Bucket, Quota};
 use ipwarden_engine::rate_limit::{Local, LocalOptions};
 use ipwarden_engine::record::{RecordRef, RecordVerdict, Reference};
-use ipwarden_engine::spool::{Spool, SpoolOptions};
+use ipwarden_engine::spool::{Draft, Spool, SpoolOptions};
 
 use super::nanoseconds;
 use crate::contestants::write_places;
@@ -62,7 +62,7 @@ fn append(clients: &[IpAddr], directory: &Path, findings: &mut Findings) -> anyh
     let at = Moment::now().wall;
     let cost = nanoseconds(OPERATIONS / 4, || {
         for client in &clients[..OPERATIONS / 4] {
-            writer.append(&record(*client, at));
+            writer.append(Draft::of(&record(*client, at)));
         }
     });
     findings.note("append", cost, "append to the spool: encoded, and safe against a kill", "ns");

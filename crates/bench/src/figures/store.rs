@@ -12,7 +12,7 @@ use ipwarden_core::import::{Importer, Input, import};
 use ipwarden_core::recorder::Recorder;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::sensitive_path::SensitivePaths;
-use ipwarden_engine::spool::{Spool, SpoolOptions};
+use ipwarden_engine::spool::{Draft, Spool, SpoolOptions};
 use ipwarden_testbed::TestDatabase;
 
 use super::path::record;
@@ -57,7 +57,8 @@ pub(super) async fn shipping(bed: &Bed, findings: &mut Findings) -> anyhow::Resu
             let mut writer = spool.writer();
             let at = Moment::now().wall;
             for number in 0..ROWS {
-                writer.append(&record(clients[number % clients.len()], at + number as i64));
+                let client = clients[number % clients.len()];
+                writer.append(Draft::of(&record(client, at + number as i64)));
             }
             drop(writer);
             let recorder = Recorder::new(spool, db.clone(), geo.clone(), "bench");

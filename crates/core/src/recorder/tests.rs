@@ -3,7 +3,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::record::{RecordRef, RecordVerdict, Reference};
-use ipwarden_engine::spool::{Spool, SpoolOptions};
+use ipwarden_engine::spool::{Draft, Spool, SpoolOptions};
 
 use super::Recorder;
 use crate::db::{Create, Db, request_logs, spool_positions};
@@ -48,7 +48,7 @@ async fn a_record_that_the_store_refuses_holds_up_its_own_segment_only() {
     let recorder = Recorder::new(spool.clone(), db.clone(), geo, "node-a");
     let mut writers = [spool.writer(), spool.writer(), spool.writer()];
     for (path, writer) in ["/refused", "/one", "/two"].into_iter().zip(&mut writers) {
-        writer.append(&record(path));
+        writer.append(Draft::of(&record(path)));
     }
     let now = now();
     let error = recorder.ship_all(now).await.unwrap_err();
@@ -56,7 +56,7 @@ async fn a_record_that_the_store_refuses_holds_up_its_own_segment_only() {
     assert_eq!(recorder.status().shipped, 2);
 
     // The others go on at once, and the refused one too when the store has changed its mind.
-    writers[1].append(&record("/three"));
+    writers[1].append(Draft::of(&record("/three")));
     recorder.ship_all(now).await.unwrap_err();
     assert_eq!(recorder.status().shipped, 3);
     sql(&db, "drop trigger refuse").await;
@@ -74,8 +74,8 @@ async fn positions_are_kept_while_their_segment_is_there_and_some_weeks_longer()
     let geo = Arc::new(Geo::open(Vec::new(), None, None));
     let recorder = Recorder::new(spool.clone(), db.clone(), geo, "node-a");
     let (mut open, mut closed) = (spool.writer(), spool.writer());
-    open.append(&record("/"));
-    closed.append(&record("/"));
+    open.append(Draft::of(&record("/")));
+    closed.append(Draft::of(&record("/")));
     recorder.ship_all(now()).await.unwrap();
     let segments: Vec<_> = spool.segments().iter().map(|segment| segment.id.to_string()).collect();
     drop(closed);
@@ -90,6 +90,6 @@ async fn positions_are_kept_while_their_segment_is_there_and_some_weeks_longer()
     let left = known(36).await;
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].0, spool.segments()[0].id.to_string());
-    open.append(&record("/"));
+    open.append(Draft::of(&record("/")));
     assert_eq!(recorder.ship_all(now()).await.unwrap(), 1);
 }

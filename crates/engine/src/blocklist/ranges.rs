@@ -1,8 +1,8 @@
 //! Sorted disjoint ranges with an index: from an address to the entry that answers for it.
 //!
 //! IPv4 and IPv6 have halves of their own. IPv4 addresses spread well over their leading bits, so
-//! there an index by leading bits leaves a handful of ranges to search, and a bitmap of the /24s that
-//! any range touches answers most misses with one load. IPv6 networks crowd into few leading bits, so
+//! there an index by leading bits leaves a handful of ranges to search, and a bitmap of the networks
+//! (/24s, or larger ones if there are few ranges) that any range touches answers most misses with one load. IPv6 networks crowd into few leading bits, so
 //! there a static B-tree finds the range in the same number of steps wherever the networks lie.
 
 use std::fmt;
@@ -105,11 +105,19 @@ const FEW: usize = 4096;
 const PER_BUCKET: usize = 5;
 /// 2^20 buckets are 4 MB.
 const MOST_INDEX_BITS: u32 = 20;
+/// Bits of the bitmap for each range: seven in eight misses end at it, and it takes a part of what the ranges
+/// take, so that it stays nearer than they do.
+const BITS_EACH: usize = 8;
+/// A bit per /24: 2 MB.
+const MOST_TOUCHED_BITS: u32 = 24;
 
 struct Ranges4 {
     ranges: Box<[Range<u32>]>,
-    /// One bit per /24, set if any range touches it; empty for few ranges.
+    /// One bit per network of as many leading bits as it takes, set if any range touches it; empty for few
+    /// ranges.
     touched: Box<[u64]>,
+    /// How far to shift an address right to get its bit.
+    touched_shift: u32,
     /// For each bucket of leading bits the first range that does not end before it; one more at the end.
     index: Box<[u32]>,
     /// How far to shift an address right to get its bucket.
@@ -138,16 +146,22 @@ impl Ranges4 {
         let all = u32::try_from(ranges.len())
             .expect("there are at most 2^32 - 1 disjoint ranges in memory");
         index.resize((1 << bits) + 1, all);
-        let touched = if ranges.len() > FEW { touched(&ranges) } else { Box::default() };
-        Ranges4 { ranges: ranges.into(), touched, index: index.into(), shift }
+        let touched_bits = (ranges.len() * BITS_EACH).next_power_of_two().ilog2();
+        let touched_shift = u32::BITS - touched_bits.min(MOST_TOUCHED_BITS);
+        let touched = match ranges.len() > FEW {
+            true => touched(&ranges, touched_shift),
+            false => Box::default(),
+        };
+        Ranges4 { ranges: ranges.into(), touched, touched_shift, index: index.into(), shift }
     }
 
     #[inline]
     fn find(&self, ip: u32) -> Option<Term> {
-        if let Some(word) = self.touched.get((ip >> 14) as usize)
-            && word >> (ip >> 8 & 63) & 1 == 0
-        {
-            return None;
+        if !self.touched.is_empty() {
+            let bit = ip >> self.touched_shift;
+            if self.touched[(bit >> 6) as usize] >> (bit & 63) & 1 == 0 {
+                return None;
+            }
         }
         let bucket = (ip >> self.shift) as usize;
         let (from, to) = (self.index[bucket] as usize, self.index[bucket + 1] as usize);
@@ -161,10 +175,10 @@ impl Ranges4 {
     }
 }
 
-fn touched(ranges: &[Range<u32>]) -> Box<[u64]> {
-    let mut words = vec![0u64; 1 << 18].into_boxed_slice();
+fn touched(ranges: &[Range<u32>], shift: u32) -> Box<[u64]> {
+    let mut words = vec![0u64; 1 << (u32::BITS - shift - 6)].into_boxed_slice();
     for range in ranges {
-        let (first, last) = (range.first >> 8, range.last >> 8);
+        let (first, last) = (range.first >> shift, range.last >> shift);
         let (from, to) = ((first >> 6) as usize, (last >> 6) as usize);
         let (head, tail) = (u64::MAX << (first & 63), u64::MAX >> (63 - (last & 63)));
         if from == to {

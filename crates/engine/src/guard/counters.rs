@@ -1,11 +1,11 @@
-//! How often each verdict was given. Each worker counts on a cache line of its own.
+//! How often each verdict was given and recorded. Each worker counts on a cache line of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::Verdict;
+use crate::record::RecordVerdict;
 
 /// Requests by verdict since the start of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,11 +58,11 @@ impl Counters {
 }
 
 impl OfWorker {
-    pub(super) fn count(&self, verdict: &Verdict) {
+    pub(super) fn count(&self, verdict: RecordVerdict) {
         let counter = match verdict {
-            Verdict::Allowed => &self.allowed,
-            Verdict::Blocked(_) => &self.blocked,
-            Verdict::Throttled => &self.throttled,
+            RecordVerdict::Allowed => &self.allowed,
+            RecordVerdict::Blocked => &self.blocked,
+            RecordVerdict::Throttled => &self.throttled,
         };
         counter.fetch_add(1, Relaxed);
     }

@@ -42,7 +42,8 @@ fn push_name(out: &mut String, name: &str) {
     out.push_str("\";");
 }
 
-fn push_number(out: &mut String, number: u64) {
+/// Appends a number in decimal digits.
+pub fn push_number(out: &mut String, number: u64) {
     if number >= 10 {
         push_number(out, number / 10);
     }

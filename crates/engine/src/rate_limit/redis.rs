@@ -124,6 +124,17 @@ impl Redis {
 }
 
 impl RedisWorker {
+    /// The refusal that is certain without asking.
+    pub(super) fn refusal(
+        &self,
+        policy: &str,
+        bucket: Bucket<'_>,
+        quota: Quota,
+        now: Moment,
+    ) -> Option<Taken> {
+        self.redis.local.refusal(policy, bucket, quota, now)
+    }
+
     /// Takes one request from the quota, if any is left over all replicas.
     pub(super) async fn take(
         self: &Arc<Self>,
@@ -133,9 +144,6 @@ impl RedisWorker {
         now: Moment,
     ) -> Taken {
         let Redis { local, fallbacks, .. } = &*self.redis;
-        if let Some(refusal) = local.refusal(policy, bucket, quota, now) {
-            return refusal;
-        }
         let asked = Instant::now();
         let answer = self.ask(policy, bucket, quota).await;
         let now = after(now, asked.elapsed());

@@ -14,7 +14,7 @@
 //! a segment outlives the program that wrote it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use super::text::{
     MAX_IDENTITY, MAX_METHOD, MAX_PATH, MAX_USER_AGENT, PRINTABLE, VISIBLE, is_unfit, put_identity,
@@ -31,9 +31,16 @@ const USER_AGENT: u8 = 1 << 4;
 const IPV6: u8 = 1 << 5;
 const KNOWN: u8 = VERDICT | SENSITIVE | IDENTITY | USER_AGENT | IPV6;
 
+/// Where the flags stand in a body.
+const FLAGS: usize = 1;
+/// Where the status stands in a body.
+const STATUS: Range<usize> = 2..4;
+
+/// What a body holds in front of its texts, with their lengths, in bytes.
+const BEFORE_TEXTS: usize = 1 + 1 + 2 + 8 + 16 + 8 + 4 * 2;
+
 /// The longest body that a record of this version becomes, in bytes.
-pub const MAX_BODY: usize =
-    1 + 1 + 2 + 8 + 16 + 8 + 4 * 2 + MAX_METHOD + MAX_PATH + MAX_IDENTITY + MAX_USER_AGENT;
+pub const MAX_BODY: usize = BEFORE_TEXTS + MAX_METHOD + MAX_PATH + MAX_IDENTITY + MAX_USER_AGENT;
 
 /// Why bytes are not the body of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +75,17 @@ pub enum RecordError {
 }
 
 impl RecordRef<'_> {
+    /// How long the body is if nothing has to be escaped, in bytes; at most [`MAX_BODY`].
+    pub(crate) fn expected_length(&self) -> usize {
+        let identity = self.identity.map_or(0, str::len);
+        let user_agent = self.user_agent.map_or(0, <[u8]>::len);
+        BEFORE_TEXTS
+            + self.method.len().min(MAX_METHOD)
+            + self.path.len().min(MAX_PATH)
+            + identity.min(MAX_IDENTITY)
+            + user_agent.min(MAX_USER_AGENT)
+    }
+
     /// Appends the body of this record to `out`: at most [`MAX_BODY`] bytes, and no other allocation.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let address = self.address.to_canonical();
@@ -76,14 +94,14 @@ impl RecordRef<'_> {
             | if self.identity.is_some() { IDENTITY } else { 0 }
             | if self.user_agent.is_some() { USER_AGENT } else { 0 }
             | if address.is_ipv6() { IPV6 } else { 0 };
-        out.extend([VERSION, flags]);
-        out.extend(self.status.to_le_bytes());
-        out.extend(self.at.to_le_bytes());
+        out.extend_from_slice(&[VERSION, flags]);
+        out.extend_from_slice(&self.status.to_le_bytes());
+        out.extend_from_slice(&self.at.to_le_bytes());
         match address {
-            IpAddr::V4(address) => out.extend(address.octets()),
-            IpAddr::V6(address) => out.extend(address.octets()),
+            IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
+            IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
         }
-        out.extend(self.reference.bits().to_le_bytes());
+        out.extend_from_slice(&self.reference.bits().to_le_bytes());
         put_text(out, |out| put_method(self.method, out));
         put_text(out, |out| put_path(self.path, out));
         if let Some(identity) = self.identity {
@@ -93,6 +111,21 @@ impl RecordRef<'_> {
             put_text(out, |out| put_user_agent(user_agent, out));
         }
     }
+}
+
+/// Says in a body what was answered.
+pub(crate) fn set_status(body: &mut [u8], status: u16) {
+    body[STATUS].copy_from_slice(&status.to_le_bytes());
+}
+
+/// Says in a body what the guard said.
+pub(crate) fn set_verdict(body: &mut [u8], verdict: RecordVerdict) {
+    body[FLAGS] = body[FLAGS] & !VERDICT | verdict_bits(verdict);
+}
+
+/// What a body that was encoded here says that the guard said.
+pub(crate) fn verdict(body: &[u8]) -> RecordVerdict {
+    verdict_of(body[FLAGS] & VERDICT).expect("only known verdicts are encoded")
 }
 
 impl Record {
@@ -164,7 +197,7 @@ fn verdict_of(flags: u8) -> Option<RecordVerdict> {
 
 fn put_text(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    out.extend([0, 0]);
+    out.extend_from_slice(&[0, 0]);
     fill(out);
     let length = u16::try_from(out.len() - start - 2).expect("every text has a limit below 64 KiB");
     out[start..start + 2].copy_from_slice(&length.to_le_bytes());

@@ -1,7 +1,7 @@
 //! The frame around each record: how it is put together, and what a reader makes of bytes.
 
 use super::segment::SegmentId;
-use crate::record::MAX_BODY;
+use crate::record::{self, MAX_BODY, RecordRef, RecordVerdict};
 
 /// Checksum and length in front of a body, in bytes. A seal is a head without a body.
 pub(super) const HEAD: usize = 8;
@@ -33,30 +33,56 @@ pub(super) const fn size_of_body(length: usize) -> usize {
     (HEAD + length).next_multiple_of(4)
 }
 
-/// Makes room for the head; the body is appended next.
-pub(super) fn begin(frame: &mut Vec<u8>) {
-    frame.clear();
-    frame.resize(HEAD, 0);
-}
-
-/// Pads the frame to its final size, so that a place can be found for it.
-pub(super) fn pad(frame: &mut Vec<u8>) -> Padded {
-    let length = frame.len() - HEAD;
-    frame.resize(size_of_body(length), 0);
-    Padded { length }
-}
-
-/// A frame that has its size but no head yet.
-pub(super) struct Padded {
+/// A record as the frame that it will be, but for its checksum, which its place decides.
+///
+/// It holds all that will be kept of a request while that is being decided and answered.
+#[derive(Debug)]
+pub struct Draft {
+    /// Padded to its final size.
+    bytes: Vec<u8>,
+    /// Of the body.
     length: usize,
 }
 
-/// Writes the head of a frame that will stand at `at`.
-pub(super) fn close(frame: &mut [u8], padded: &Padded, seed: Seed, at: u64) {
-    let length = u32::try_from(padded.length).expect("a record is far below 4 GiB");
-    frame[4..HEAD].copy_from_slice(&length.to_le_bytes());
-    let checksum = seed.checksum(at, &frame[4..HEAD + padded.length]);
-    frame[..4].copy_from_slice(&checksum.to_le_bytes());
+impl Draft {
+    /// Puts a record together.
+    pub fn of(record: &RecordRef<'_>) -> Draft {
+        let mut bytes = Vec::with_capacity(size_of_body(record.expected_length()));
+        bytes.extend([0; HEAD]);
+        record.encode(&mut bytes);
+        let length = bytes.len() - HEAD;
+        bytes.resize(size_of_body(length), 0);
+        let word = u32::try_from(length).expect("a record is far below 4 GiB");
+        bytes[4..HEAD].copy_from_slice(&word.to_le_bytes());
+        Draft { bytes, length }
+    }
+
+    /// Says what was answered.
+    pub fn set_status(&mut self, status: u16) {
+        record::set_status(&mut self.bytes[HEAD..], status);
+    }
+
+    /// Says what the guard said.
+    pub fn set_verdict(&mut self, verdict: RecordVerdict) {
+        record::set_verdict(&mut self.bytes[HEAD..], verdict);
+    }
+
+    /// What the guard said.
+    pub fn verdict(&self) -> RecordVerdict {
+        record::verdict(&self.bytes[HEAD..])
+    }
+
+    /// What it will take of a segment, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The whole frame, as it will stand at `at`.
+    pub(super) fn close(&mut self, seed: Seed, at: u64) -> &[u8] {
+        let checksum = seed.checksum(at, &self.bytes[4..HEAD + self.length]);
+        self.bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        &self.bytes
+    }
 }
 
 /// The frame that ends a segment at `at`.

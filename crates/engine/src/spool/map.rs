@@ -5,8 +5,8 @@
 //! that was the largest part of what the guard adds to a request.
 //!
 //! # Why this is sound
-//! This is the one file of the engine that may say `unsafe`, and it does so once, to see the mapping as
-//! a slice of [`AtomicU32`]:
+//! This is the one file of the engine that may say `unsafe`. It does so to tell the processor which bytes
+//! are next, which reads and writes nothing, and to see the mapping as a slice of [`AtomicU32`]:
 //! - The mapping begins at a page, so every word is aligned; the slice ends at the last whole word of it,
 //!   and lives no longer than the [`MmapRaw`] that it borrows, which is unmapped when it is dropped.
 //! - It is only ever stored to, in whole words, atomically, so that two writers, the kernel, and another
@@ -35,6 +35,12 @@ use memmap2::{Advice, MmapRaw};
 const STEP: u64 = 64 << 10;
 
 const WORD: usize = size_of::<u32>();
+
+/// Most frames are shorter than this.
+const EXPECTED: usize = 4 * LINE;
+
+/// Of a cache.
+const LINE: usize = 64;
 
 /// The mapped bytes of a segment that is being written.
 #[derive(Debug)]
@@ -83,14 +89,22 @@ impl Map {
     /// body first, then its checksum, its length last. Whoever finds the length finds the rest.
     pub(super) fn put(&self, at: u64, frame: &[u8]) {
         let from = at as usize / WORD;
-        let words = &self.words()[from..from + frame.len() / WORD];
-        let (given, _) = frame.as_chunks::<WORD>();
-        let [checksum, length, body @ ..] = given else { return };
-        for (word, bytes) in words[2..].iter().zip(body) {
-            word.store(u32::from_ne_bytes(*bytes), Ordering::Relaxed);
+        store(&self.words()[from..from + frame.len() / WORD], frame);
+        self.expect(at as usize + frame.len());
+    }
+
+    /// Has the bytes from `at` on brought into the cache for the next frame. Without this each frame waits
+    /// 100 ns for memory, which is three times what the rest of it takes.
+    fn expect(&self, at: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for ahead in (at..at + EXPECTED).step_by(LINE) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let next = self.memory.as_ptr().wrapping_add(ahead).cast::<i8>();
+            // SAFETY: a hint; the processor ignores it where there is no memory.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(next) };
         }
-        words[0].store(u32::from_ne_bytes(*checksum), Ordering::Relaxed);
-        words[1].store(u32::from_ne_bytes(*length), Ordering::Release);
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
     }
 
     fn words(&self) -> &[AtomicU32] {
@@ -99,6 +113,17 @@ impl Map {
         // words from an aligned address on, and stays mapped for as long as `self` is borrowed.
         unsafe { std::slice::from_raw_parts(first, self.memory.len() / WORD) }
     }
+}
+
+/// Stores a frame in as many words as it fills: its body, its checksum, its length.
+fn store(words: &[AtomicU32], frame: &[u8]) {
+    let (given, _) = frame.as_chunks::<WORD>();
+    let [checksum, length, body @ ..] = given else { return };
+    for (word, bytes) in words[2..].iter().zip(body) {
+        word.store(u32::from_ne_bytes(*bytes), Ordering::Relaxed);
+    }
+    words[0].store(u32::from_ne_bytes(*checksum), Ordering::Relaxed);
+    words[1].store(u32::from_ne_bytes(*length), Ordering::Release);
 }
 
 #[cfg(test)]
@@ -126,6 +151,15 @@ mod tests {
         let at = at as usize;
         assert_eq!(bytes[at..at + 20], frame[..]);
         assert!(bytes[..at].iter().chain(&bytes[at + 20..]).all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn words_are_stored_wherever_they_lie() {
+        let words: Vec<AtomicU32> = (0..5).map(|_| AtomicU32::new(0)).collect();
+        let frame: Vec<u8> = (1..=20).collect();
+        store(&words, &frame);
+        let stored = words.iter().flat_map(|word| word.load(Ordering::Acquire).to_ne_bytes());
+        assert!(stored.eq(frame));
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn numbered(path: &[u8], at: i64) -> RecordRef<'_> {
 
 fn append(writer: &mut SpoolWriter, numbers: std::ops::Range<i64>) {
     for at in numbers {
-        writer.append(&numbered(b"/path", at));
+        writer.append(Draft::of(&numbered(b"/path", at)));
     }
 }
 
@@ -130,15 +130,11 @@ fn a_segment_that_cannot_be_mapped_is_written_all_the_same() {
     let dir = temp_dir();
     drop(open(&dir, SMALL));
     let segment = segment::Segment::create(&dir.path().join("spool"), 64 << 10).unwrap().unmapped();
-    let mut bytes = Vec::new();
     for at in 0..500 {
-        frame::begin(&mut bytes);
-        numbered(b"/path", at).encode(&mut bytes);
-        let padded = frame::pad(&mut bytes);
-        assert!(segment.claim(bytes.len()));
+        let mut draft = Draft::of(&numbered(b"/path", at));
+        assert!(segment.claim(draft.size()));
         let position = segment.written();
-        frame::close(&mut bytes, &padded, segment.seed, position);
-        segment.put(position, &bytes).unwrap();
+        segment.put(position, draft.close(segment.seed, position)).unwrap();
         segment.release();
     }
     drop(segment);
@@ -325,7 +321,7 @@ proptest! {
             .iter()
             .map(|(path, identity)| {
                 let record = RecordRef { identity: identity.as_deref(), ..numbered(path, 1) };
-                writer.append(&record);
+                writer.append(Draft::of(&record));
                 Record::from(&record)
             })
             .collect();

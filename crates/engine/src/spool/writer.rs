@@ -4,36 +4,29 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::frame;
+use super::frame::Draft;
 use super::segment::Segment;
-use crate::record::RecordRef;
 
 /// Appends records to a segment of its own. Each worker thread has one; dropping it seals the segment.
 #[derive(Debug)]
 pub struct SpoolWriter {
     shared: Arc<Shared>,
     segment: Option<Arc<Segment>>,
-    /// The frame that is being put together; kept so that an append allocates nothing.
-    frame: Vec<u8>,
     failing: bool,
 }
 
 impl SpoolWriter {
     pub(super) fn new(shared: Arc<Shared>) -> SpoolWriter {
         let segment = shared.inner.take_segment();
-        let frame = Vec::with_capacity(frame::MAX_FRAME);
-        SpoolWriter { shared, segment, frame, failing: false }
+        SpoolWriter { shared, segment, failing: false }
     }
 
     /// Appends a record; when this returns, the kernel has it.
     ///
     /// A record that cannot be kept, because the disk is full or fails, is counted
     /// ([`super::SpoolStatus::dropped`]), and the request goes on.
-    pub fn append(&mut self, record: &RecordRef<'_>) {
-        frame::begin(&mut self.frame);
-        record.encode(&mut self.frame);
-        let padded = frame::pad(&mut self.frame);
-        let size = self.frame.len();
+    pub fn append(&mut self, mut record: Draft) {
+        let size = record.size();
         let segment = loop {
             match &self.segment {
                 Some(segment) if segment.claim(size) => break segment,
@@ -45,8 +38,7 @@ impl SpoolWriter {
             }
         };
         let at = segment.written();
-        frame::close(&mut self.frame, &padded, segment.seed, at);
-        match segment.put(at, &self.frame) {
+        match segment.put(at, record.close(segment.seed, at)) {
             Ok(()) => self.failing = false,
             Err(error) => {
                 // The position has not moved: the next record is put in the same place.

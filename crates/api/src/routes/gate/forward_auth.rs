@@ -216,7 +216,7 @@ fn allowed(pass: HeaderMap) -> HttpResponse {
     answer
 }
 
-fn to_nginx(refusal: &Refusal) -> HttpResponse {
+fn to_nginx(refusal: &Refusal<'_>) -> HttpResponse {
     let mut answer = refused_to_nginx(refusal.problem());
     if let Some(seconds) = refusal.retry_after {
         insert(&mut answer, RETRY_AFTER, &seconds.to_string());

@@ -23,6 +23,9 @@ const SET_ASIDE: usize = 16;
 /// One part in this many of the memory may hold remembered refusals.
 const REFUSALS: usize = 8;
 
+/// So many logs are looked at together for what has run out, once in eight times as many takes.
+const RECLAIMED: u8 = 4;
+
 /// How many logs are looked at for the one with most credit left.
 const LOOK_AT: usize = 32;
 
@@ -175,8 +178,9 @@ impl Shard {
                 self.make_room(now.steady);
             }
         }
-        if self.takes.is_multiple_of(8) {
-            self.reclaim(1, now.steady);
+        // Neighbours together, so that there are fewer cache misses than logs.
+        if self.takes.is_multiple_of(8 * RECLAIMED) {
+            self.reclaim(usize::from(RECLAIMED), now.steady);
         }
     }
 

@@ -8,11 +8,7 @@ fn two_records_and_a_third(dir: &TempDir) -> (Spool, SpoolWriter, SegmentId, u64
     append(&mut writer, 0..2);
     let id = only_segment(&spool).id;
     let at = spool.read(id, 0, 9, &mut Vec::new()).unwrap().next;
-    let mut frame = Vec::new();
-    frame::begin(&mut frame);
-    numbered(b"/path", 2).encode(&mut frame);
-    let padded = frame::pad(&mut frame);
-    frame::close(&mut frame, &padded, Seed::of(id), at);
+    let frame = Draft::of(&numbered(b"/path", 2)).close(Seed::of(id), at).to_vec();
     (spool, writer, id, at, frame)
 }
 
