@@ -87,8 +87,8 @@ fn escaped(text: &str) -> String {
 
 fn is_itself_when_written_again(record: &Record) {
     let at = DateTime::from_timestamp_micros(record.at).expect("a date");
-    // Nothing names the path of a target without one.
-    if record.path.is_empty() || at.timestamp() < 0 {
+    // Nothing names the path of a target without one, nor a part of a second as load balancers do.
+    if record.path.is_empty() || at.timestamp() < 0 || at.timestamp_subsec_micros() > 0 {
         return;
     }
     let request = match record.method.as_str() {
