@@ -140,17 +140,10 @@ pub enum Judgement {
 #[derive(Clone, Debug)]
 pub struct Unsettled {
     admission: Admission,
-    subject: Subject,
+    identity: Option<Identity>,
     policy: Cow<'static, str>,
     quota: Quota,
     dry_run: bool,
-}
-
-/// Whose quota it is, independent of the request.
-#[derive(Clone, Debug)]
-enum Subject {
-    Network(Network),
-    Identity(Identity),
 }
 
 impl Unsettled {
@@ -214,17 +207,7 @@ impl Worker {
     /// Takes one request from the quota of an identity, or else of an address: never both.
     fn count(&self, mut admission: Admission, request: &RequestHead<'_>) -> Judgement {
         let parts = &self.guard.parts;
-        let client = admission.client;
-        let (standing, bucket) = match request.identity {
-            Some(identity) => (Standing::Authenticated, Bucket::Identity(identity.as_str())),
-            None if client.is_proxy() => {
-                (Standing::Proxy, Bucket::Network(Network::from(client.ip)))
-            }
-            None => {
-                let network = Network::of_client(client.ip, parts.ipv6_prefix);
-                (Standing::Anonymous, Bucket::Network(network))
-            }
-        };
+        let (standing, bucket) = parts.counted_as(&admission.client, request.identity);
         let applied = parts.policies.apply(standing, request.method, request.path);
         let policy = policy_name(applied.name);
         let (quota, dry_run) = (applied.quota, applied.dry_run);
@@ -232,21 +215,14 @@ impl Worker {
             self.decide(&mut admission, QuotaState { policy, quota, taken }, dry_run);
             return Judgement::Settled(admission);
         }
-        let subject = match (request.identity, bucket) {
-            (Some(identity), _) => Subject::Identity(identity.clone()),
-            (None, Bucket::Network(network)) => Subject::Network(network),
-            (None, Bucket::Identity(name)) => Subject::Identity(Identity::new(name)),
-        };
-        Judgement::Unsettled(Unsettled { admission, subject, policy, quota, dry_run })
+        let identity = request.identity.cloned();
+        Judgement::Unsettled(Unsettled { admission, identity, policy, quota, dry_run })
     }
 
     /// Asks Redis about what [`Worker::judge`] left open.
     pub async fn settle(&self, unsettled: Unsettled) -> Admission {
-        let Unsettled { mut admission, subject, policy, quota, dry_run } = unsettled;
-        let bucket = match &subject {
-            Subject::Network(network) => Bucket::Network(*network),
-            Subject::Identity(identity) => Bucket::Identity(identity.as_str()),
-        };
+        let Unsettled { mut admission, identity, policy, quota, dry_run } = unsettled;
+        let (_, bucket) = self.guard.parts.counted_as(&admission.client, identity.as_ref());
         let taken = self.limiter.ask(&policy, bucket, quota, admission.at).await;
         self.decide(&mut admission, QuotaState { policy, quota, taken }, dry_run);
         admission
@@ -298,6 +274,26 @@ impl Worker {
     /// The guard behind this worker.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.guard
+    }
+}
+
+impl Parts {
+    /// As what somebody asks, and what is counted then.
+    fn counted_as<'a>(
+        &self,
+        client: &ClientIp,
+        identity: Option<&'a Identity>,
+    ) -> (Standing, Bucket<'a>) {
+        match identity {
+            Some(identity) => (Standing::Authenticated, Bucket::Identity(identity.as_str())),
+            None if client.is_proxy() => {
+                (Standing::Proxy, Bucket::Network(Network::from(client.ip)))
+            }
+            None => {
+                let network = Network::of_client(client.ip, self.ipv6_prefix);
+                (Standing::Anonymous, Bucket::Network(network))
+            }
+        }
     }
 }
 
