@@ -31,6 +31,12 @@ pub fn clients(count: usize) -> Vec<IpAddr> {
     ordered
 }
 
+/// The client of a number below 2^24, another one for each.
+pub fn numbered(number: u32) -> IpAddr {
+    let [_, b, c, d] = number.to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(11, b, c, d))
+}
+
 /// Networks to block, nine in ten of them IPv4: six in ten single addresses, three in ten /24s
 /// (IPv6: /64s), the rest /25 to /31 (IPv6: /33 to /63).
 pub fn blocked(count: usize) -> Vec<Network> {

@@ -1,4 +1,4 @@
-//! How the cost of a request moves when there is more of something: workers, replicas, blocked networks.
+//! How the cost of a request moves when there is more of something: workers, replicas, blocked networks, clients.
 //!
 //! Servers share one core as everywhere, so that what is compared is the CPU time of all of them per request;
 //! only the two workers have both cores, which they share with the load. The bare handler runs beside each step.
@@ -17,6 +17,9 @@ use crate::goals::shown;
 use crate::load::{CONNECTIONS, Load, Mix};
 use crate::server::{Server, beside};
 
+/// The quota under which a client stays known for the whole run.
+const STAYING: &str = "[[quotas]]\nname = \"bench\"\nanonymous = \"1000/1h\"\n";
+
 const SECONDS: u32 = 2;
 const LAPS: usize = 3;
 
@@ -25,6 +28,8 @@ struct Step {
     servers: Vec<Server>,
     /// What works for all of them, beside them.
     others: Vec<u32>,
+    /// Of how many numbered clients the requests come; else of those of a file.
+    clients: Option<usize>,
 }
 
 /// What a step came to, over the bare handler beside it.
@@ -48,6 +53,7 @@ pub(crate) fn measure(bed: &Bed, load: &Load, findings: &mut Findings) -> anyhow
         Ok::<_, anyhow::Error>(Step {
             servers: vec![Server::announced(command, vec![])?],
             others: vec![],
+            clients: None,
         })
     };
     let one = bare(1)?;
@@ -76,6 +82,20 @@ pub(crate) fn measure(bed: &Bed, load: &Load, findings: &mut Findings) -> anyhow
         findings.measured.insert(format!("growth blocked {blocked}"), cost.cpu_over_bare);
         row(format!("{} blocked networks", shown(blocked as f64)), &cost);
     }
+    for clients in [10_000, 100_000, 1_000_000, 10_000_000] {
+        let place = directory.join(format!("clients-{clients}"));
+        let mut command = command(&place, STAYING, 100_000, true)?;
+        command.args(["--clients", &clients.to_string()]).env("IPWARDEN_NODE", "growth");
+        let step = Step {
+            servers: vec![Server::announced(command, vec![])?],
+            others: vec![],
+            clients: Some(clients),
+        };
+        let beside = Step { clients: Some(clients), ..bare(1)? };
+        let cost = step.cost(load, &beside)?;
+        findings.measured.insert(format!("growth clients {clients}"), cost.cpu_over_bare);
+        row(format!("{} clients within their period", shown(clients as f64)), &cost);
+    }
     for workers in [1, 2] {
         let _both = cores::both()?;
         let (step, bare) = (
@@ -93,7 +113,7 @@ pub(crate) fn measure(bed: &Bed, load: &Load, findings: &mut Findings) -> anyhow
         ("a cluster of three", cluster.url(), cluster.pids()),
     ] {
         for replicas in [1, 2, 4, 8] {
-            let mut step = Step { servers: vec![], others: pids.clone() };
+            let mut step = Step { servers: vec![], others: pids.clone(), clients: None };
             for replica in 0..replicas {
                 let place = directory.join(format!("{}-{replicas}-{replica}", pids.len()));
                 step.servers.extend(guarded(&place, 1, 100_000, Some(&url))?.servers);
@@ -121,7 +141,8 @@ fn guarded(
     if let Some(url) = redis {
         command.env("REDIS_URL", url);
     }
-    Ok(Step { servers: vec![Server::announced(command, vec![])?], others: vec![] })
+    let servers = vec![Server::announced(command, vec![])?];
+    Ok(Step { servers, others: vec![], clients: None })
 }
 
 impl Step {
@@ -162,8 +183,11 @@ impl Step {
                 .iter()
                 .zip((0..).step_by(12_347))
                 .map(|(server, from)| {
-                    scope.spawn(move || {
-                        load.run_on(connections, server.public, Mix::Plain, SECONDS, from)
+                    scope.spawn(move || match self.clients {
+                        Some(clients) => {
+                            load.run_numbered(connections, server.public, clients, SECONDS, from)
+                        }
+                        None => load.run_on(connections, server.public, Mix::Plain, SECONDS, from),
                     })
                 })
                 .collect();

@@ -1,5 +1,6 @@
 //! The load: wrk from Debian on a core of its own, from as many clients as there are in a file.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,29 @@ function request()
     at = at % #requests + 1
     return requests[at]
 end
+"#;
 
+/// Each request comes from one of so many numbered clients, far from the one before; put together here,
+/// because no file of ten million fits into wrk.
+const NUMBERED: &str = r#"
+local clients, at, step = 1, 0, 7919
+local head, tail
+
+function init(arguments)
+    clients, at = tonumber(arguments[1]), tonumber(arguments[2])
+    head = "GET / HTTP/1.1\r\nHost: " .. wrk.headers["Host"] .. "\r\nX-Forwarded-For: "
+    tail = "\r\nUser-Agent: " .. arguments[3] .. "\r\nAccept: */*\r\n\r\n"
+end
+
+function request()
+    at = (at + step) % clients
+    local high, middle, low = math.floor(at / 65536), math.floor(at / 256) % 256, at % 256
+    return head .. string.format("11.%d.%d.%d", high, middle, low) .. tail
+end
+"#;
+
+/// What wrk says at its end.
+const SUMMARY: &str = r#"
 function done(summary, latency)
     local errors = summary.errors
     io.write(string.format(
@@ -76,6 +99,7 @@ impl Outcome {
 /// The files that wrk reads.
 pub(crate) struct Load {
     script: PathBuf,
+    numbered: PathBuf,
     plain: PathBuf,
     nine_in_ten: PathBuf,
 }
@@ -85,10 +109,12 @@ impl Load {
     pub(crate) fn new(directory: &Path) -> anyhow::Result<Load> {
         let load = Load {
             script: directory.join("clients.lua"),
+            numbered: directory.join("numbered.lua"),
             plain: directory.join("plain.txt"),
             nine_in_ten: directory.join("nine-in-ten.txt"),
         };
-        std::fs::write(&load.script, SCRIPT)?;
+        std::fs::write(&load.script, [SCRIPT, SUMMARY].concat())?;
+        std::fs::write(&load.numbered, [NUMBERED, SUMMARY].concat())?;
         let clients = ipwarden_bench::addresses::clients(CLIENTS);
         let lines = |path: fn(usize) -> &'static str| -> String {
             clients.iter().enumerate().map(|(at, ip)| format!("{ip} {}\n", path(at))).collect()
@@ -122,20 +148,42 @@ impl Load {
             Mix::Plain => &self.plain,
             Mix::NineInTenOver => &self.nine_in_ten,
         };
-        let mut command = loading("wrk");
-        command.args(["--threads", "1"]);
-        command.args(["--connections", &connections.to_string(), "--timeout", "10s"]);
-        command.arg("--duration").arg(format!("{seconds}s")).arg("--script").arg(&self.script);
-        command.arg(format!("http://{server}/")).arg("--").arg(clients);
-        command.args([&from.to_string(), USER_AGENT]);
-        let output = command
-            .output()
-            .context("wrk and taskset are needed: `apt-get install wrk util-linux`")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let summary = text.lines().find_map(|line| line.strip_prefix("summary "));
-        let Some(summary) = summary.filter(|_| output.status.success()) else {
-            bail!("wrk failed: {text}{}", String::from_utf8_lossy(&output.stderr));
-        };
-        Ok(serde_json::from_str(summary)?)
+        wrk(connections, server, seconds, (&self.script, clients.as_os_str(), from))
     }
+
+    /// Asks for so many seconds, as so many numbered clients.
+    pub(crate) fn run_numbered(
+        &self,
+        connections: usize,
+        server: SocketAddr,
+        clients: usize,
+        seconds: u32,
+        from: u64,
+    ) -> anyhow::Result<Outcome> {
+        let clients = clients.to_string();
+        wrk(connections, server, seconds, (&self.numbered, clients.as_ref(), from))
+    }
+}
+
+/// Runs a script, which gets an argument of its own and where to begin.
+fn wrk(
+    connections: usize,
+    server: SocketAddr,
+    seconds: u32,
+    (script, argument, from): (&Path, &OsStr, u64),
+) -> anyhow::Result<Outcome> {
+    let mut command = loading("wrk");
+    command.args(["--threads", "1"]);
+    command.args(["--connections", &connections.to_string(), "--timeout", "10s"]);
+    command.arg("--duration").arg(format!("{seconds}s")).arg("--script").arg(script);
+    command.arg(format!("http://{server}/")).arg("--").arg(argument);
+    command.args([&from.to_string(), USER_AGENT]);
+    let output =
+        command.output().context("wrk and taskset are needed: `apt-get install wrk util-linux`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let summary = text.lines().find_map(|line| line.strip_prefix("summary "));
+    let Some(summary) = summary.filter(|_| output.status.success()) else {
+        bail!("wrk failed: {text}{}", String::from_utf8_lossy(&output.stderr));
+    };
+    Ok(serde_json::from_str(summary)?)
 }

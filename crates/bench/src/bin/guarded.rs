@@ -15,7 +15,7 @@ use ipwarden_core::logging;
 use ipwarden_core::recorder::Recorder;
 use ipwarden_engine::blocklist::Lists;
 use ipwarden_engine::clock::Moment;
-use ipwarden_engine::guard::{Guard, Parts};
+use ipwarden_engine::guard::{Guard, Parts, RequestHead};
 use ipwarden_engine::quota::Policies;
 use ipwarden_engine::rate_limit::{Limiter, LocalOptions, RedisOptions};
 use ipwarden_engine::sensitive_path::SensitivePaths;
@@ -33,6 +33,9 @@ struct Arguments {
     /// Every client is blocked, too
     #[arg(long)]
     everyone: bool,
+    /// So many numbered clients have been here already
+    #[arg(long, default_value_t = 0)]
+    clients: u32,
     /// No store: records stay in the spool, where the oldest go when it is full
     #[arg(long)]
     spool_only: bool,
@@ -59,6 +62,7 @@ async fn main() -> anyhow::Result<()> {
         false => with_store(config).await?,
     };
     subject.guard.set_lists(lists(&arguments));
+    visited(&subject.guard, arguments.clients).await;
 
     let guard = GuardMiddleware::new(subject.guard.clone());
     let (listener, public) = listen()?;
@@ -109,6 +113,16 @@ fn without_store(config: &Config) -> anyhow::Result<Subject> {
         ipv6_prefix: config.client_ip.ipv6_prefix,
     };
     Ok(Subject { guard: Guard::new(parts, Moment::now()), recorder: None, _context: None })
+}
+
+/// One request of each, counted under the policy of the benchmark and not recorded.
+async fn visited(guard: &Arc<Guard>, clients: u32) {
+    let worker = guard.worker();
+    let request =
+        |peer| RequestHead { peer, forwarded: &[], method: "GET", path: "/", identity: None };
+    for client in 0..clients {
+        worker.admit(&request(addresses::numbered(client)), Moment::now()).await;
+    }
 }
 
 fn lists(arguments: &Arguments) -> Lists {

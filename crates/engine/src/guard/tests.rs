@@ -183,3 +183,13 @@ async fn what_was_answered_is_in_the_spool() {
     assert_eq!(record.reference, admission.reference);
     assert_eq!(record.at, at(0).wall);
 }
+
+#[test]
+fn the_readme_shows_the_decision_as_it_is() {
+    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
+    let readme = include_str!("../../../../README.md");
+    let (_, shown) = readme.split_once("```rust\n").unwrap();
+    let shown = lines(shown.split_once("```").unwrap().0);
+    let source = lines(include_str!("../guard.rs"));
+    assert!(shown.len() > 5 && source.windows(shown.len()).any(|some| some == shown), "{shown:?}");
+}
