@@ -1,14 +1,27 @@
 //! Turns escapes and look-alikes into what they may stand for, in place and never longer.
 //!
-//! Where the result is one reading among others, the text says so: a slash or backslash that was
-//! written any other way than `/` becomes `\`, which the walk takes as a separator and as part of
-//! a name; a folded character is preceded by [`FOLDED`], a control character, and names with
+//! Where the result is one reading among others, the text says so: a slash that was written any other
+//! way than `/` becomes [`ENCODED_SLASH`], which the walk takes as a separator and as part of a name, as
+//! it does `\`; a folded character is preceded by [`FOLDED`], a control character, and names with
 //! control characters are read with and without them.
 
 use smallvec::SmallVec;
 
 /// A path while it is decoded; few are longer than this, and those may allocate.
 pub(super) type Text = SmallVec<[u8; 512]>;
+
+/// Stands for a slash that was not written as one. What was received under this number, which no text in
+/// UTF-8 holds, is [`OTHER`].
+pub(super) const ENCODED_SLASH: u8 = 0xff;
+
+/// Another byte that no text in UTF-8 holds, and that is a part of a name to everybody.
+const OTHER: u8 = 0xfe;
+
+/// The text of a path as it was received.
+pub(super) fn text_of(path: &[u8]) -> Text {
+    let own = |byte: &u8| if *byte == ENCODED_SLASH { OTHER } else { *byte };
+    path.iter().map(own).collect()
+}
 
 /// Stands before a character that was folded, and alone for one that may be dropped.
 const FOLDED: u8 = 0x1a;
@@ -27,7 +40,8 @@ pub(super) fn decode_escapes(text: &mut Text) -> bool {
         let (width, character) = escape(&bytes[read..]);
         let mut utf8 = [0; 4];
         let decoded = match character {
-            Character::Byte(b'/' | b'\\') => b"\\",
+            Character::Byte(b'/') => &[ENCODED_SLASH],
+            Character::Byte(ENCODED_SLASH) => &[OTHER],
             Character::Byte(ref byte) => std::slice::from_ref(byte),
             // At most three bytes for an escape of six.
             Character::Wide(wide) => wide.encode_utf8(&mut utf8).as_bytes(),
@@ -79,7 +93,8 @@ pub(super) fn fold_look_alikes(text: &mut Text) {
         // No sequence is shorter than what it is folded to.
         match folded {
             Folded::Same(byte) => bytes[write] = byte,
-            Folded::To(b'/' | b'\\') => bytes[write] = b'\\',
+            Folded::To(b'/') => bytes[write] = ENCODED_SLASH,
+            Folded::To(b'\\') => bytes[write] = b'\\',
             Folded::Dropped => bytes[write] = FOLDED,
             Folded::To(ascii) => {
                 bytes[write] = FOLDED;
@@ -103,8 +118,8 @@ enum Folded {
 fn look_alike(text: &[u8]) -> (usize, Folded) {
     match *text {
         // Decoders that do not check the second byte take any: `%c0%2f`, `%c1%1c`. Only `/` and
-        // `%` as they stand mean themselves to all; an encoded slash has become `\` before.
-        [0xc0, b'\\', ..] => (2, Folded::To(b'/')),
+        // `%` as they stand mean themselves to all.
+        [0xc0, ENCODED_SLASH, ..] => (2, Folded::To(b'/')),
         [lead @ 0xc0..=0xc1, next, ..] if !matches!(next, b'/' | b'%') => {
             (2, Folded::To((lead & 1) << 6 | next & 0x3f))
         }

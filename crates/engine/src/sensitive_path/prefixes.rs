@@ -1,7 +1,7 @@
 //! A set of path prefixes, and how a request target is held against it.
 
-use super::decode::{self, Text};
-use super::walk::Walk;
+use super::decode;
+use super::walk::{Walk, is_separator};
 
 /// How often an encoding may be wrapped in another one and still be seen.
 const ROUNDS: usize = 4;
@@ -93,7 +93,7 @@ impl PathPrefixes {
             walk.through(path);
             return walk;
         }
-        let mut text = Text::from_slice(path);
+        let mut text = decode::text_of(path);
         decode::fold_look_alikes(&mut text);
         let mut changed = decode::decode_escapes(&mut text);
         for _ in 0..ROUNDS {
@@ -113,11 +113,11 @@ impl PathPrefixes {
 
 impl Prefix {
     fn new(text: &str) -> Prefix {
-        let mut text = Text::from_slice(path_of(text.as_bytes()));
+        let mut text = decode::text_of(path_of(text.as_bytes()));
         decode::decode_escapes(&mut text);
         text.make_ascii_lowercase();
         let words: Box<[Box<[u8]>]> = text
-            .split(|byte| matches!(byte, b'/' | b'\\'))
+            .split(is_separator)
             .filter(|word| !matches!(word, [] | [b'.']))
             .take(MAX_WORDS)
             .map(Box::from)

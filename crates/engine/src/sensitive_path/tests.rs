@@ -67,6 +67,8 @@ use crate::clock::Moment;
 #[case::backslash_behind("/admin\\users")]
 #[case::encoded_backslash("/%5cadmin")]
 #[case::encoded_backslash_traversal("/x%5c..%5cadmin")]
+#[case::backslash_that_is_part_of_a_name("/a\\b%2f..%2fadmin")]
+#[case::encoded_slash_that_is_part_of_a_name("/a%2fb%5c..%5cadmin")]
 #[case::double_encoded_backslash("/x/..%255cadmin")]
 #[case::empty_parameter("/admin;")]
 #[case::parameter_below("/admin;x=1/users")]

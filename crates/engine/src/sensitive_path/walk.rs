@@ -8,6 +8,7 @@
 
 use smallvec::SmallVec;
 
+use super::decode::ENCODED_SLASH;
 use super::prefixes::Prefix;
 
 /// Stands for every depth from here on, so that no path is too deep to be judged.
@@ -93,18 +94,30 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Passes what stands between two slashes, where a backslash separates or does not.
+    /// Passes what stands between two slashes, where backslashes separate or do not, and encoded slashes
+    /// likewise, each for itself.
     fn pass(&self, lanes: &mut Lanes, segment: &[u8], oddities: Oddities) {
-        if !oddities.has(Oddities::BACKSLASH) {
+        if !oddities.has(Oddities::BACKSLASH | Oddities::ENCODED_SLASH) {
             return self.step(lanes, &Segment::read(segment, oddities));
         }
-        let mut unparted = lanes.clone();
-        self.step(&mut unparted, &Segment::read(segment, oddities));
-        for part in segment.split(|byte| *byte == b'\\') {
-            self.step(lanes, &Segment::read(part, oddities));
-        }
-        for (depths, others) in lanes.iter_mut().zip(unparted) {
-            *depths |= others;
+        let before = lanes.clone();
+        self.step(lanes, &Segment::read(segment, oddities));
+        for separating in [
+            Oddities::BACKSLASH,
+            Oddities::ENCODED_SLASH,
+            Oddities::BACKSLASH | Oddities::ENCODED_SLASH,
+        ] {
+            if oddities.0 & separating != separating {
+                continue;
+            }
+            let mut parted = before.clone();
+            let separates = |byte: &u8| Oddities::OF_BYTE[usize::from(*byte)] & separating != 0;
+            for part in segment.split(separates) {
+                self.step(&mut parted, &Segment::read(part, oddities));
+            }
+            for (depths, others) in lanes.iter_mut().zip(parted) {
+                *depths |= others;
+            }
         }
     }
 
@@ -215,7 +228,7 @@ impl Name<'_> {
 }
 
 fn separators(text: &[u8]) -> usize {
-    text.iter().filter(|byte| matches!(byte, b'/' | b'\\')).count()
+    text.iter().filter(|byte| is_separator(byte)).count()
 }
 
 /// Whether a word, which is never empty, stands somewhere in a text.
@@ -239,6 +252,7 @@ impl Oddities {
     const BACKSLASH: u8 = 2;
     /// Something that may end the path.
     const END: u8 = 4;
+    const ENCODED_SLASH: u8 = 8;
 
     const OF_BYTE: [u8; 256] = {
         let mut table = [0; 256];
@@ -246,6 +260,7 @@ impl Oddities {
         while byte < 256 {
             table[byte] = match byte as u8 {
                 b'\\' => Oddities::BACKSLASH,
+                ENCODED_SLASH => Oddities::ENCODED_SLASH,
                 b'?' | b'#' => Oddities::END,
                 b'\0' | b'\r' | b'\n' => Oddities::END | Oddities::NAME,
                 b';' | b'$' | 0..=b' ' | 0x7f.. => Oddities::NAME,
@@ -296,9 +311,13 @@ fn before_stream(name: &[u8]) -> &[u8] {
     name[..colon].strip_suffix(b":").unwrap_or(&name[..colon])
 }
 
+/// Whether some reader takes it for a separator.
+pub(super) fn is_separator(byte: &u8) -> bool {
+    matches!(*byte, b'/' | b'\\' | ENCODED_SLASH)
+}
+
 /// The path behind `//host.name`, which some URL parsers take for an authority (RFC 3986, 4.2).
 fn behind_host(text: &[u8]) -> Option<&[u8]> {
-    let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
     let slashes = text.iter().take_while(|byte| is_separator(byte)).count();
     let host_and_path = &text[slashes..];
     let end = host_and_path.iter().position(is_separator)?;
