@@ -251,6 +251,61 @@ fn no_mark(_: &mut Conn) -> BoxFuture<'_, Result<(), DbError>> {
 }
 
 #[tokio::test]
+async fn every_field_of_a_record_comes_back_and_so_does_its_absence() {
+    every_store(async |store: Store| {
+        let full = NewLogged {
+            method: "PROPFIND".to_owned(),
+            status: 429,
+            verdict: "throttled",
+            sensitive: true,
+            identity: Some("user:ärger".to_owned()),
+            city: Some("Malmö".to_owned()),
+            reference: Some("0123456789abcdef".to_owned()),
+            recorded_at: now() + TimeDelta::microseconds(1),
+            ..logged(now(), "2001:db8::7", "/\u{1f6aa}")
+        };
+        let bare = NewLogged {
+            country: None,
+            asn: None,
+            user_agent: None,
+            ..logged(chrono::DateTime::UNIX_EPOCH, "192.0.2.255", "")
+        };
+        let batch = vec![full.clone(), bare.clone()];
+        request_logs::write(&store.db, batch, no_mark).await.unwrap();
+        let page = store
+            .db
+            .run(|conn| {
+                async move { request_logs::page(conn, &Filter::default(), None, 10).await }.boxed()
+            })
+            .await
+            .unwrap();
+        // The latest first.
+        assert_eq!(page.len(), 2);
+        for (row, new) in page.iter().zip([full, bare]) {
+            let back = NewLogged {
+                at: row.at,
+                address: row.address,
+                method: row.method.clone(),
+                path: row.path.clone(),
+                status: row.status,
+                verdict: new.verdict,
+                sensitive: row.sensitive,
+                identity: row.identity.clone(),
+                country: row.country.clone(),
+                city: row.city.clone(),
+                asn: row.asn,
+                user_agent: row.user_agent.clone(),
+                reference: row.reference.clone(),
+                node: row.node.as_str().into(),
+                recorded_at: row.recorded_at,
+            };
+            assert_eq!((back, row.verdict.as_str()), (new.clone(), new.verdict));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn records_come_back_as_they_were_in_pages_without_holes() {
     every_store(async |store: Store| {
         let db = &store.db;

@@ -10,7 +10,7 @@
 //! The bytes in SQLite sort as the addresses do, so "inside a network" is a range in both databases,
 //! served by the index. PostgreSQL's types are named by oid, which spares a look-up per connection.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use chrono::{DateTime, Utc};
@@ -142,18 +142,22 @@ nullable! {
 const PG_INET: u8 = 2;
 const PG_INET6: u8 = 3;
 
-fn write_inet(out: &mut impl Write, address: IpAddr, prefix: u8, is_cidr: u8) -> serialize::Result {
+/// An address as `inet` is sent.
+pub(super) fn write_address(out: &mut impl Write, address: IpAddr) -> io::Result<()> {
+    write_inet(out, address, if address.is_ipv4() { 32 } else { 128 }, 0)
+}
+
+fn write_inet(out: &mut impl Write, address: IpAddr, prefix: u8, is_cidr: u8) -> io::Result<()> {
     match address {
         IpAddr::V4(v4) => {
             out.write_all(&[PG_INET, prefix, is_cidr, 4])?;
-            out.write_all(&v4.octets())?;
+            out.write_all(&v4.octets())
         }
         IpAddr::V6(v6) => {
             out.write_all(&[PG_INET6, prefix, is_cidr, 16])?;
-            out.write_all(&v6.octets())?;
+            out.write_all(&v6.octets())
         }
     }
-    Ok(IsNull::No)
 }
 
 fn read_inet(bytes: &[u8]) -> deserialize::Result<(IpAddr, u8)> {
@@ -187,7 +191,8 @@ pub(super) fn from_family_and_octets(bytes: &[u8]) -> deserialize::Result<IpAddr
 
 impl ToSql<Addr, Pg> for AddrValue {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        write_inet(out, self.0, if self.0.is_ipv4() { 32 } else { 128 }, 0)
+        write_address(out, self.0)?;
+        Ok(IsNull::No)
     }
 }
 
@@ -213,7 +218,8 @@ impl FromSql<Addr, Sqlite> for AddrValue {
 
 impl ToSql<Net, Pg> for NetValue {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        write_inet(out, self.0.address(), self.0.prefix(), 1)
+        write_inet(out, self.0.address(), self.0.prefix(), 1)?;
+        Ok(IsNull::No)
     }
 }
 

@@ -1,0 +1,1 @@
+drop type request_log_row;

@@ -1,0 +1,1 @@
+-- Only PostgreSQL takes a batch as one value.
