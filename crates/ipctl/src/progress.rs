@@ -26,8 +26,12 @@ pub(crate) async fn at_work<T>(command: impl Future<Output = T>) -> T {
         outcome = &mut command => return outcome,
         () = tokio::time::sleep(SILENCE) => {}
     }
-    if !HAS_SPOKEN.load(Ordering::Relaxed) {
-        *AT_WORK.lock() = Some(spinning("at work"));
+    {
+        // Looked at under the lock: whoever speaks meanwhile finds what to end.
+        let mut at_work = AT_WORK.lock();
+        if !HAS_SPOKEN.load(Ordering::Relaxed) {
+            *at_work = Some(spinning("at work"));
+        }
     }
     let outcome = command.await;
     spoken();
