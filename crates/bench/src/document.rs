@@ -45,8 +45,8 @@ connections that stay open, 100,000 distinct clients (one in ten IPv6) in turn t
 contestants take turns within each round. CPU per request is the CPU time of all server processes from
 before the load until the last record is in its store, by the number of answers: the steadiest figure, and
 the one that a bill follows; the last column is the part of it that PostgreSQL and Redis have not used. All
-ratios are to the bare handler's medians of the same run. A round counts only if nothing failed, nothing was dropped, the right part was refused, the guard counted what wrk did and, in
-a fleet, Redis decided all of it.
+ratios are to the bare handler's medians of the same run. A round counts only if nothing failed, nothing was
+dropped, the right part was refused, the guard counted what wrk did and, in a fleet, Redis decided all of it.
 
 Everybody who is guarded has 100,000 blocked networks in memory and the quota `100/10s` by address, counted
 exactly, because 100,000 clients at such rates exceed the default of 5 per minute. PostgreSQL is private to

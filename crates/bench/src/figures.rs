@@ -35,8 +35,10 @@ pub(crate) async fn all(bed: &Bed, findings: &mut Findings) -> anyhow::Result<()
 impl Findings {
     /// A figure for the table, and for the goals under `key`.
     fn note(&mut self, key: &str, value: f64, what: impl Into<String>, unit: &str) {
+        let (what, shown) = (what.into(), format!("{} {unit}", crate::goals::shown(value)));
+        eprintln!("{what}: {shown}");
         self.measured.insert(key.to_owned(), value);
-        self.figures.push(Figure::new(what, format!("{} {unit}", crate::goals::shown(value))));
+        self.figures.push(Figure::new(what, shown));
     }
 }
 

@@ -148,6 +148,7 @@ impl Goal {
 /// A figure with as many digits as it deserves.
 pub(crate) fn shown(value: f64) -> String {
     match value.abs() {
+        0.0 => "0".to_owned(),
         value if value >= 10_000.0 => grouped(value),
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),

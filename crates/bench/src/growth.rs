@@ -67,14 +67,15 @@ pub(crate) fn measure(bed: &Bed, load: &Load, findings: &mut Findings) -> anyhow
             0 => String::new(),
             strays => format!(" ({strays} requests decided without Redis)"),
         };
-        let _ = writeln!(
-            text,
+        let line = format!(
             "| {what}{but} | {} | {} | {cpu_over_bare:.3} | {} | {} |",
             shown(*per_second),
             shown(*cpu),
             shown(*cpu_of_others),
             shown(*resident),
         );
+        eprintln!("{line}");
+        let _ = writeln!(text, "{line}");
     };
     for blocked in [0, 10_000, 100_000, 1_000_000, 10_000_000] {
         let step = guarded(&directory.join(format!("blocked-{blocked}")), 1, blocked, None)?;

@@ -62,7 +62,7 @@ fn rows(count: u64, from: &str, seconds: u64) -> String {
         "insert into request_logs (at, address, method, path, status, verdict, sensitive, node, recorded_at)
          select timestamptz '{from}' + number * interval '{seconds} s' / {count},
              inet '20.0.0.0' + case when number % 1000 = 0 then number / 1000 % 20
-                 else number * 7919 % 1000000 end,
+                 else number::bigint * 7919 % 1000000 end,
              'GET', '/articles/' || number % 1000, 200, 'allowed', number % 100000 = 77, 'bench',
              timestamptz '{from}' + interval '{seconds} s'
          from generate_series(0, {count} - 1) as number"
