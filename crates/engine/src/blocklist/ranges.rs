@@ -2,8 +2,9 @@
 //!
 //! IPv4 and IPv6 have halves of their own. IPv4 addresses spread well over their leading bits, so
 //! there an index by leading bits leaves a handful of ranges to search, and a bitmap of the networks
-//! (/24s, or larger ones if there are few ranges) that any range touches answers most misses with one load. IPv6 networks crowd into few leading bits, so
-//! there a static B-tree finds the range in the same number of steps wherever the networks lie.
+//! (/24s, or larger ones if there are few ranges) that any range touches answers most misses with one
+//! load. IPv6 networks crowd into few leading bits, so there a static B-tree finds the range in the same
+//! number of steps wherever the networks lie.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
