@@ -166,16 +166,45 @@ fn a_flood_of_addresses_neither_exceeds_memory_nor_frees_an_offender() {
 
 #[test]
 fn long_logs_are_bounded_like_many_short_ones() {
-    let max_bytes = 1_000_000;
-    let local = small(max_bytes);
     let quota = Quota::new(1_000, Duration::from_secs(3_600));
-    for request in 0..300_000_u64 {
-        let now = at(Duration::from_millis(request));
-        local.take("long", numbered((request % 300) as u32), quota, now);
+    // Many times, because each limiter spreads clients over its shards in its own way.
+    for max_bytes in [65_536, 200_000, 1_000_000].repeat(8) {
+        let local = small(max_bytes);
+        let clients = (max_bytes / 3_000) as u64;
+        for request in 0..100_000_u64 {
+            let now = at(Duration::from_millis(request));
+            local.take("long", numbered((request % clients) as u32), quota, now);
+            if request % 100 == 0 {
+                let state = local.state();
+                assert!(state.bytes <= max_bytes, "{max_bytes} after {request}: {state:?}");
+            }
+        }
+        assert!(local.state().evictions > 0, "{:?}", local.state());
     }
-    let state = local.state();
-    assert!(state.bytes <= max_bytes, "{state:?}");
-    assert!(state.evictions > 0, "{state:?}");
+}
+
+/// What many short logs have left behind counts, too.
+#[test]
+fn long_logs_in_the_place_of_short_ones_are_bounded() {
+    for max_bytes in [65_536, 200_000, 1_000_000].repeat(4) {
+        let local = small(max_bytes);
+        let stays_within = |local: &Local| {
+            let state = local.state();
+            assert!(state.bytes <= max_bytes, "{max_bytes}: {state:?}");
+        };
+        for client in 0..(max_bytes / 50) as u32 {
+            local.take("anonymous", numbered(client), Quota::ANONYMOUS, seconds(0));
+        }
+        stays_within(&local);
+        let quota = Quota::new(1_000, Duration::from_secs(3_600));
+        for request in 0..20_000_u64 {
+            let now = at(Duration::from_millis(request));
+            local.take("long", numbered(1_000_000 + (request % 20) as u32), quota, now);
+            if request % 20 == 0 {
+                stays_within(&local);
+            }
+        }
+    }
 }
 
 #[test]

@@ -17,6 +17,11 @@ use crate::quota::Quota;
 /// What one log costs in bytes with its place in the index, at the worst filling of both.
 const COST: usize = size_of::<Entry>() * 9 / 8 + 12;
 
+/// What both may take beyond that in bytes, however few logs there are: the smallest step in which
+/// they grow.
+const LEAST_STEP: usize = 8;
+const LEAST_COST: usize = LEAST_STEP * size_of::<Entry>() + 64;
+
 /// One part in this many of the memory is set aside for shared logs.
 const SET_ASIDE: usize = 16;
 
@@ -173,10 +178,9 @@ impl Shard {
     /// What keeps memory in bounds after a log was used; logs may change places.
     fn tidy(&mut self, now: Moment) {
         if self.grown {
-            self.grown = false;
-            if self.used() > self.max_bytes {
-                self.make_room(now.steady);
-            }
+            while self.used() > self.max_bytes && self.make_room(now.steady) {}
+            // Where only clients without credit were met, the next take looks further.
+            self.grown = self.used() > self.max_bytes;
         }
         // Neighbours together, so that there are fewer cache misses than logs.
         if self.takes.is_multiple_of(8 * RECLAIMED) {
@@ -233,7 +237,7 @@ impl Shard {
         let at = self.entries.len();
         if at == self.entries.capacity() {
             // In steps of an eighth, so that little is unused and little is moved at once.
-            self.entries.reserve_exact((at / 8).max(8));
+            self.entries.reserve_exact((at / 8).max(LEAST_STEP));
         }
         self.entries.push(Entry::new(key));
         let Shard { index, entries, hasher, .. } = self;
@@ -255,11 +259,12 @@ impl Shard {
             }
         }
         self.entries.swap_remove(at);
-        let (len, capacity) = (self.entries.len(), self.entries.capacity());
-        if capacity > 64 && len < capacity / 4 {
-            self.entries.shrink_to(2 * len);
+        let len = self.entries.len();
+        if self.entries.capacity() > len + len / 4 + 2 * LEAST_STEP {
+            let room = len + len / 8;
+            self.entries.shrink_to(room);
             let Shard { index, entries, hasher, .. } = self;
-            index.shrink_to(2 * len, |at| entries[*at as usize].key.hash(hasher));
+            index.shrink_to(room, |at| entries[*at as usize].key.hash(hasher));
         }
     }
 
@@ -293,19 +298,9 @@ impl Shard {
         }
     }
 
-    /// Removes a log that has run out or, of those it meets, the one with most credit left.
-    ///
-    /// Twice if once is not enough, so that memory shrinks while long logs are replaced by short
-    /// ones. Says whether any was removed.
+    /// Removes a log that has run out or, of those it meets, the one with most credit left; says whether
+    /// any was removed.
     fn make_room(&mut self, now: u64) -> bool {
-        let made = self.remove_richest(now);
-        if made && self.used() > self.max_bytes {
-            self.remove_richest(now);
-        }
-        made
-    }
-
-    fn remove_richest(&mut self, now: u64) -> bool {
         let mut best: Option<(usize, Credit)> = None;
         for looked in 0..LOOK_ON.min(self.entries.len()) {
             if looked >= LOOK_AT && best.is_some() {
@@ -357,9 +352,14 @@ impl Shard {
         self.used() + COST <= self.max_bytes - aside
     }
 
-    /// What the logs cost at the worst filling of memory, in bytes.
+    /// What the logs cost in bytes: never less than they occupy, also after the next one is inserted.
     fn used(&self) -> usize {
-        self.entries.len() * COST + self.spilled_bytes + self.refusals.bytes()
+        let at_worst = self.entries.len() * COST + LEAST_COST;
+        at_worst.max(self.held()) + self.spilled_bytes + self.refusals.bytes()
+    }
+
+    fn held(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.index.allocation_size()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -368,10 +368,7 @@ impl Shard {
 
     /// What the logs and their index really occupy.
     pub(super) fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
-            + self.index.allocation_size()
-            + self.spilled_bytes
-            + self.refusals.bytes()
+        self.held() + self.spilled_bytes + self.refusals.bytes()
     }
 
     /// Logs with credit that were forgotten.
