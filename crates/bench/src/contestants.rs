@@ -50,6 +50,12 @@ pub(crate) struct Bed {
     pub(crate) redis: RedisServer,
 }
 
+/// A PostgreSQL of this run's own, with the memory of a small dedicated server.
+pub(crate) fn postgres() -> anyhow::Result<PostgresServer> {
+    let settings = ["shared_buffers=1GB", "work_mem=64MB", "max_wal_size=4GB"];
+    ipwarden_testbed::postgres_private_with(&settings, None)
+}
+
 /// Those that take part, and those that cannot, with the reason.
 #[derive(Default)]
 pub(crate) struct Field {

@@ -10,26 +10,60 @@ mod store;
 
 use std::hint::black_box;
 
+use clap::ValueEnum;
 use ipwarden_engine::clock::Moment;
 
 use crate::contestants::Bed;
-use crate::cores;
 use crate::document::{Figure, Findings};
+use crate::load::Load;
+use crate::{cores, growth};
 
-/// Measures all of them.
-pub(crate) async fn all(bed: &Bed, findings: &mut Findings) -> anyhow::Result<()> {
-    path::measure(&bed.directory.join("path"), findings)?;
-    for millions in [1, 10] {
-        lists::measure(millions, findings);
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Name {
+    /// The guard with more and more of one thing
+    Growth,
+    /// The steps of a request in process
+    Path,
+    /// Lists of a million and of ten million networks
+    Lists,
+    /// From the spool to the stores
+    Shipping,
+    /// From an access log to the stores
+    Importing,
+    /// Memory and start of `api`
+    Process,
+    /// The hourly scan
+    Scan,
+}
+
+/// Measures those that are named.
+pub(crate) async fn measure(
+    names: &[Name],
+    bed: &Bed,
+    load: &Load,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    for name in names {
+        match name {
+            Name::Growth => growth::measure(bed, load, findings)?,
+            Name::Path => path::measure(&bed.directory.join("path"), findings)?,
+            Name::Lists => {
+                [1, 10].into_iter().for_each(|millions| lists::measure(millions, findings))
+            }
+            Name::Shipping | Name::Importing => {
+                // PostgreSQL stays where it is: whoever writes has a core of its own, as on any machine.
+                let _elsewhere = cores::other()?;
+                match name {
+                    Name::Shipping => store::shipping(bed, findings).await?,
+                    _ => store::importing(bed, findings).await?,
+                }
+            }
+            Name::Process => process::measure(bed, findings).await?,
+            Name::Scan => scan::measure(findings).await?,
+        }
     }
-    {
-        // PostgreSQL stays where it is: whoever writes has a core of its own, as on any machine.
-        let _elsewhere = cores::other()?;
-        store::shipping(bed, findings).await?;
-        store::importing(bed, findings).await?;
-    }
-    process::measure(bed, findings).await?;
-    scan::measure(bed, findings).await
+    Ok(())
 }
 
 impl Findings {

@@ -20,7 +20,7 @@ mod server;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum as _};
 
 use crate::contestants::{BARE, Bed, Contestant, EMBEDDED, EMBEDDED_POSTGRES, Field, GUARD};
 use crate::document::{Figure, Findings};
@@ -39,9 +39,6 @@ struct Arguments {
     /// Only these contestants (the bare handler always takes part); nothing is written
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// The single figures as well, though only some take part
-    #[arg(long)]
-    figures: bool,
     /// So many rounds
     #[arg(long)]
     rounds: Option<usize>,
@@ -54,6 +51,12 @@ struct Arguments {
 enum Form {
     /// Three short rounds; nothing is written
     Quick,
+    /// Single figures alone; nothing is written
+    Figures {
+        /// Only these
+        #[arg(value_enum)]
+        names: Vec<figures::Name>,
+    },
     /// The load at an even pace, as a part of a run
     #[command(hide = true)]
     Paced(Pace),
@@ -76,15 +79,18 @@ async fn main() -> anyhow::Result<()> {
     let directory = tempfile::Builder::new().prefix("run-").tempdir_in(working_directory()?)?;
     let bed = Bed {
         directory: directory.path().to_owned(),
-        postgres: ipwarden_testbed::postgres_private()?,
+        postgres: contestants::postgres()?,
         redis: ipwarden_testbed::redis_private()?,
     };
+    let load = Load::new(directory.path())?;
+    let mut findings = Findings::default();
+    if let Some(Form::Figures { names }) = arguments.form {
+        let names = if names.is_empty() { figures::Name::value_variants() } else { &names };
+        return figures::measure(names, &bed, &load, &mut findings).await;
+    }
     let wanted =
         |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|one| one == name);
     let mut field = Field::start(&bed, wanted).await?;
-    let load = Load::new(directory.path())?;
-
-    let mut findings = Findings::default();
     let laps = rounds::run(&field.running, &load, plan)?;
     findings.contest(&field, &laps);
     every_record_is_stored(&field.running).await?;
@@ -97,12 +103,13 @@ async fn main() -> anyhow::Result<()> {
         false => Ok(()),
     };
     write(&findings)?;
-    if whole || arguments.figures {
+    if whole {
         // The contestants' turn is over; their memory and background work are not in the way.
         drop(std::mem::take(&mut field.running));
-        growth::measure(&bed, &load, &mut findings)?;
-        write(&findings)?;
-        figures::all(&bed, &mut findings).await?;
+        for name in figures::Name::value_variants() {
+            figures::measure(&[*name], &bed, &load, &mut findings).await?;
+            write(&findings)?;
+        }
     }
     println!("{}", findings.document(plan));
     write(&findings)

@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use self::follow::Following;
 pub use self::follow::follow;
 pub use self::input::Input;
-use self::reader::Batch;
+use self::reader::{Batch, Reading};
 use crate::access_log::{LineError, Mark, longest_known};
 use crate::db::leases::{self, Lease};
 use crate::db::request_logs::{self, NewLogged};
@@ -158,7 +158,7 @@ async fn give_back(with: &Importer<'_>, lease: Lease, now: DateTime<Utc>) {
 /// When it cannot be read at all.
 pub fn look(input: &Input, report: impl FnMut(u64)) -> io::Result<Imported> {
     let mut imported = Imported::default();
-    reader::look(input, |batch| imported.add(batch), report)?;
+    reader::look(input, |batch| imported.join(Imported::of(batch)), report)?;
     Ok(imported)
 }
 
@@ -188,29 +188,85 @@ async fn import_under(
     let total_bytes = input.bytes();
     let mut reading = reader::start(input, known, with.sensitive.clone(), following);
     let mut writing = Writing { with, lease, name: &name, id: None, started_at: clock() };
-    while let Some(batch) = reading.next().await {
-        let batch = batch.map_err(unreadable)?.ok_or_else(|| ImportError::Changed(name.clone()))?;
-        let read_bytes = batch.read_bytes;
-        imported.add(&batch);
-        writing.write(batch, &imported, clock()).await?;
-        report(Progress { read_bytes, total_bytes, records: imported.records });
+    let mut next = ready(with, &mut reading, clock()).await.map_err(unreadable)?;
+    while let Some(batch) = next {
+        let batch = batch.ok_or_else(|| ImportError::Changed(name.clone()))?;
+        imported.join(batch.found);
+        let progress =
+            Progress { read_bytes: batch.read_bytes, total_bytes, records: imported.records };
+        let write = async {
+            writing.write(batch.mark, batch.rows, &imported, clock()).await?;
+            report(progress);
+            Ok(())
+        };
+        // The next is turned into rows while this one is written; what stops it, stops it then.
+        let ahead = async { Ok::<_, ImportError>(ready(with, &mut reading, clock()).await) };
+        let ((), ahead) = tokio::try_join!(write, ahead)?;
+        next = ahead.map_err(unreadable)?;
     }
     writing.finish(clock()).await?;
     Ok(imported)
 }
 
+/// A batch that can be written.
+struct Ready {
+    /// What it adds.
+    found: Imported,
+    mark: Option<Mark>,
+    read_bytes: u64,
+    rows: Vec<NewLogged>,
+}
+
+/// The next batch, as `reading` tells of it, with the places of its addresses.
+async fn ready(
+    with: &Importer<'_>,
+    reading: &mut Reading,
+    now: DateTime<Utc>,
+) -> io::Result<Option<Option<Ready>>> {
+    let Some(batch) = reading.next().await.transpose()? else { return Ok(None) };
+    let Some(batch) = batch else { return Ok(Some(None)) };
+    let found = Imported::of(&batch);
+    let Batch { records, places: told, mark, read_bytes, .. } = batch;
+    let addresses: Vec<IpAddr> = records.iter().map(|record| record.address).collect();
+    let places = with.geo.places(&addresses, now).await;
+    let node: Arc<str> = NODE.into();
+    let rows = records
+        .into_iter()
+        .zip(told.into_iter().zip(places))
+        .map(|(record, (told, found))| row(record, told.unwrap_or(found), node.clone(), now))
+        .collect();
+    Ok(Some(Some(Ready { found, mark, read_bytes, rows })))
+}
+
 impl Imported {
-    fn add(&mut self, batch: &Batch) {
-        self.records += batch.records.len() as u64;
-        self.unreadable += batch.unreadable;
-        let room = TOLD - self.told.len();
-        self.told.extend(batch.told.iter().take(room).cloned());
-        self.cut_short.clone_from(&batch.cut_short);
-        for record in &batch.records {
-            let at = instant(record.at);
-            let (first, last) = self.span.unwrap_or((at, at));
-            self.span = Some((first.min(at), last.max(at)));
+    /// What one batch adds.
+    fn of(batch: &Batch) -> Imported {
+        let instants = || batch.records.iter().map(|record| record.at);
+        Imported {
+            records: batch.records.len() as u64,
+            known_lines: 0,
+            unreadable: batch.unreadable,
+            told: batch.told.clone(),
+            span: instants()
+                .min()
+                .zip(instants().max())
+                .map(|(first, last)| (instant(first), instant(last))),
+            cut_short: batch.cut_short.clone(),
         }
+    }
+
+    /// What came of one part after the other.
+    fn join(&mut self, next: Imported) {
+        self.records += next.records;
+        self.known_lines += next.known_lines;
+        self.unreadable += next.unreadable;
+        let room = TOLD - self.told.len();
+        self.told.extend(next.told.into_iter().take(room));
+        self.cut_short = next.cut_short;
+        self.span = match (self.span, next.span) {
+            (Some((first, last)), Some((from, to))) => Some((first.min(from), last.max(to))),
+            (one, other) => one.or(other),
+        };
     }
 }
 
@@ -227,14 +283,19 @@ struct Writing<'a> {
 impl Writing<'_> {
     async fn write(
         &mut self,
-        batch: Batch,
+        mark: Option<Mark>,
+        mut rows: Vec<NewLogged>,
         so_far: &Imported,
         now: DateTime<Utc>,
     ) -> Result<(), ImportError> {
-        let Some(mark) = batch.mark else { return self.stay(now).await };
+        let Some(mark) = mark else { return self.stay(now).await };
         let progress =
             imports::Progress { mark, records: so_far.records, unreadable: so_far.unreadable };
-        let rows = self.rows(batch.records, batch.places, now).await?;
+        // Only now: whoever follows the log relies on a row being there soon after its recorded_at.
+        let recorded_at = self.with.db.clock(now).await?;
+        for row in &mut rows {
+            row.recorded_at = recorded_at;
+        }
         let (lease, name, by) = (self.lease.clone(), self.name.to_owned(), self.with.by.to_owned());
         let (id, started_at) = (self.id, self.started_at);
         let begun = Arc::new(Mutex::new(id));
@@ -276,28 +337,9 @@ impl Writing<'_> {
         let Some(id) = self.id else { return Ok(()) };
         Ok(self.with.db.run(move |conn| imports::finish(conn, id, now).boxed()).await?)
     }
-
-    async fn rows(
-        &self,
-        records: Vec<Record>,
-        told: Vec<Option<Place>>,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<NewLogged>, ImportError> {
-        let recorded_at = self.with.db.clock(now).await?;
-        let addresses: Vec<IpAddr> = records.iter().map(|record| record.address).collect();
-        let places = self.with.geo.places(&addresses, now).await;
-        let node: Arc<str> = NODE.into();
-        Ok(records
-            .into_iter()
-            .zip(told.into_iter().zip(places))
-            .map(|(record, (told, found))| {
-                row(record, told.unwrap_or(found), node.clone(), recorded_at)
-            })
-            .collect())
-    }
 }
 
-fn row(record: Record, place: Place, node: Arc<str>, recorded_at: DateTime<Utc>) -> NewLogged {
+fn row(record: Record, place: Place, node: Arc<str>, now: DateTime<Utc>) -> NewLogged {
     NewLogged {
         at: instant(record.at),
         address: record.address,
@@ -315,7 +357,8 @@ fn row(record: Record, place: Place, node: Arc<str>, recorded_at: DateTime<Utc>)
         // No answer of ours carried one.
         reference: None,
         node,
-        recorded_at,
+        // Until it is written.
+        recorded_at: now,
     }
 }
 

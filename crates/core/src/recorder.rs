@@ -25,7 +25,8 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::batch::{Batch, Fate, Portion, gather};
-use crate::db::{Db, DbError, request_logs, spool_positions};
+use crate::db::request_logs::{self, NewLogged};
+use crate::db::{Db, DbError, spool_positions};
 use crate::geo::Geo;
 
 /// The most records that one transaction writes.
@@ -100,6 +101,13 @@ impl Course {
             }
         }
     }
+}
+
+/// What one transaction is to write.
+struct Ready {
+    batch: Batch,
+    /// Of all its portions, in their order.
+    rows: Vec<NewLogged>,
 }
 
 /// What one transaction wrote.
@@ -202,12 +210,13 @@ impl Recorder {
 
     async fn ship_with(&self, course: &mut Course, now: DateTime<Utc>) -> Result<u64, DbError> {
         let (mut records, mut conflicts) = (0, 0);
+        let mut ahead = None;
         loop {
             let segments = self.spool.segments().into_iter().map(|segment| segment.id);
             let segments: Vec<_> = segments
                 .filter(|id| !course.held.contains(id) && !course.stuck.contains(id))
                 .collect();
-            match self.ship_batch(course, &segments, now).await {
+            match self.ship_batch(course, &segments, &mut ahead, now).await {
                 Ok(shipped) => {
                     (records, conflicts) = (records + shipped.records, 0);
                     if !shipped.more {
@@ -232,8 +241,9 @@ impl Recorder {
     /// Gives the held segments their turn, until the store refuses one.
     async fn ship_held(&self, course: &mut Course, now: DateTime<Utc>) -> Result<u64, DbError> {
         let mut records = 0;
+        let mut ahead = None;
         while let Some(&segment) = course.held.front() {
-            match self.ship_batch(course, &[segment], now).await {
+            match self.ship_batch(course, &[segment], &mut ahead, now).await {
                 Ok(shipped) => {
                     records += shipped.records;
                     if !shipped.more {
@@ -251,33 +261,71 @@ impl Recorder {
         Ok(records)
     }
 
-    /// Ships one batch of these segments, in one transaction.
+    /// Ships one batch of these segments, in one transaction: the one that was read `ahead`, if there is
+    /// one. The next is read and turned into rows while it is written; it is what is left there.
     async fn ship_batch(
         &self,
         course: &mut Course,
         segments: &[SegmentId],
+        ahead: &mut Option<Ready>,
         now: DateTime<Utc>,
     ) -> Result<Shipped, DbError> {
         let plan = self.positions(course, segments).await?;
-        let spool = self.spool.clone();
-        let mut batch = tokio::task::spawn_blocking(move || gather(&spool, &plan, BATCH))
-            .await
-            .map_err(|error| DbError::Unreachable(format!("reading the spool failed: {error}")))?;
+        let Ready { batch, rows } = match ahead.take() {
+            Some(ready) => ready,
+            None => self.read(plan.clone(), now).await?,
+        };
         course.note(&batch);
-        let records: usize = batch.portions.iter().map(|portion| portion.records.len()).sum();
-        if let Err(error) = self.write(&mut batch.portions, now).await {
+        let records = rows.len() as u64;
+        let write = self.write(&batch.portions, rows, now);
+        let outcome = if batch.more {
+            let (outcome, next) = tokio::join!(write, self.read(batch.behind(plan), now));
+            // What could not be read is read again, and told then.
+            *ahead = next.ok();
+            outcome
+        } else {
+            write.await
+        };
+        if let Err(error) = outcome {
+            *ahead = None;
             // It may have been written all the same: the store is to be asked.
             for portion in &batch.portions {
                 course.positions.remove(&portion.segment);
             }
             return Err(error);
         }
-        self.shipped.fetch_add(records as u64, Ordering::Relaxed);
+        self.shipped.fetch_add(records, Ordering::Relaxed);
         for portion in &batch.portions {
             course.positions.insert(portion.segment, portion.to);
             self.finish(course, portion);
         }
-        Ok(Shipped { records: records as u64, more: batch.more })
+        Ok(Shipped { records, more: batch.more })
+    }
+
+    /// Reads a batch and looks up where its addresses are.
+    async fn read(
+        &self,
+        plan: Vec<(SegmentId, u64)>,
+        now: DateTime<Utc>,
+    ) -> Result<Ready, DbError> {
+        let spool = self.spool.clone();
+        let mut batch = tokio::task::spawn_blocking(move || gather(&spool, &plan, BATCH))
+            .await
+            .map_err(|error| DbError::Unreachable(format!("reading the spool failed: {error}")))?;
+        let records: Vec<_> = batch
+            .portions
+            .iter_mut()
+            .flat_map(|portion| std::mem::take(&mut portion.records))
+            .collect();
+        let addresses: Vec<_> = records.iter().map(|record| record.address).collect();
+        // Boxed: the compiler does not follow the types of a Redis connection into those of a task.
+        let places = self.geo.places(&addresses, now).boxed().await;
+        let rows = records
+            .into_iter()
+            .zip(places)
+            .map(|(record, place)| batch::row(record, place, &self.node, now))
+            .collect();
+        Ok(Ready { batch, rows })
     }
 
     /// Where each of these segments goes on.
@@ -307,7 +355,13 @@ impl Recorder {
         Ok(segments.iter().map(|id| (*id, course.positions[id])).collect())
     }
 
-    async fn write(&self, portions: &mut [Portion], now: DateTime<Utc>) -> Result<(), DbError> {
+    /// Writes the rows of these portions, and how far they go.
+    async fn write(
+        &self,
+        portions: &[Portion],
+        mut rows: Vec<NewLogged>,
+        now: DateTime<Utc>,
+    ) -> Result<(), DbError> {
         let steps: Vec<_> = portions
             .iter()
             .filter(|portion| portion.to != portion.from)
@@ -316,17 +370,11 @@ impl Recorder {
         if steps.is_empty() {
             return Ok(());
         }
+        // Only now: whoever follows the log relies on a row being there soon after its recorded_at.
         let recorded_at = self.db.clock(now).await?;
-        let records: Vec<_> =
-            portions.iter_mut().flat_map(|portion| std::mem::take(&mut portion.records)).collect();
-        let addresses: Vec<_> = records.iter().map(|record| record.address).collect();
-        // Boxed: the compiler does not follow the types of a Redis connection into those of a task.
-        let places = self.geo.places(&addresses, now).boxed().await;
-        let rows = records
-            .into_iter()
-            .zip(places)
-            .map(|(record, place)| batch::row(record, place, &self.node, recorded_at))
-            .collect();
+        for row in &mut rows {
+            row.recorded_at = recorded_at;
+        }
         let node = self.node.clone();
         request_logs::write(&self.db, rows, move |conn| {
             async move {

@@ -12,8 +12,8 @@ use ipwarden_engine::clock::Moment;
 
 use super::process::sql;
 use super::store::now;
-use crate::contestants::Bed;
 use crate::document::Findings;
+use crate::{contestants, cores};
 
 /// Records of the judged hour, and of the one before.
 const OF_AN_HOUR: u64 = 10_000_000;
@@ -21,8 +21,11 @@ const OF_AN_HOUR: u64 = 10_000_000;
 const OF_A_DAY: u64 = 100_000;
 const DAYS: u64 = 30;
 
-pub(super) async fn measure(bed: &Bed, findings: &mut Findings) -> anyhow::Result<()> {
-    let database = bed.postgres.database()?;
+pub(super) async fn measure(findings: &mut Findings) -> anyhow::Result<()> {
+    // Nobody else is at work: this PostgreSQL has both cores.
+    let _both = cores::both()?;
+    let postgres = contestants::postgres()?;
+    let database = postgres.database()?;
     let db = Db::postgres(database.url(), 2)?;
     db.migrate().await?;
     let judged = Window::last_ended(now());

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::Oid;
+use diesel::sql_types::{BigInt, Oid};
 use diesel_async::RunQueryDsl;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -23,6 +24,9 @@ use self::rows::{FromStatement, Rows};
 use super::schema::{request_logs, touched_hours};
 use super::types::{AddrValue, Ts, TsValue};
 use super::{Conn, Db, DbError, partitions};
+
+/// PostgreSQL gives ids in blocks of so many (see `migrations`).
+const BLOCK: usize = 10_000;
 
 /// A request that was answered.
 #[derive(Clone, Debug, PartialEq, Queryable, Serialize)]
@@ -150,7 +154,7 @@ async fn touch(conn: &mut Conn, batch: &[NewLogged]) -> Result<(), DbError> {
             .values(row)
             .on_conflict((touched_hours::hour, touched_hours::node))
             .do_update()
-            .set(touched_hours::recorded_at.eq(diesel::dsl::sql::<Ts>(later)))
+            .set(touched_hours::recorded_at.eq(sql::<Ts>(later)))
             .execute(c)
             .await)?;
     }
@@ -168,16 +172,19 @@ async fn insert_postgres(
     c: &mut diesel_async::AsyncPgConnection,
     batch: Vec<NewLogged>,
 ) -> Result<(), DbError> {
-    let row = diesel::dsl::sql::<Oid>("'request_log_row'::regtype::oid");
-    let row = diesel::select(row).get_result(c).await?;
-    diesel::sql_query(
-        "insert into request_logs (at, address, method, path, status, verdict, sensitive, identity, \
-         country, city, asn, user_agent, reference, node, recorded_at) \
-         select * from unnest($1::request_log_row[])",
-    )
-    .bind::<FromStatement, _>(Rows::of(&batch, row))
-    .execute(c)
-    .await?;
+    for block in batch.chunks(BLOCK) {
+        let row = sql::<Oid>("'request_log_row'::regtype::oid");
+        let first_id = sql::<BigInt>("nextval('request_log_ids')");
+        let (row, first_id) = diesel::select((row, first_id)).get_result(c).await?;
+        diesel::sql_query(
+            "insert into request_logs (id, at, address, method, path, status, verdict, sensitive, \
+             identity, country, city, asn, user_agent, reference, node, recorded_at) \
+             select * from unnest($1::request_log_row[])",
+        )
+        .bind::<FromStatement, _>(Rows::of(block, first_id, row))
+        .execute(c)
+        .await?;
+    }
     Ok(())
 }
 

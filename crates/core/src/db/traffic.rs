@@ -89,8 +89,9 @@ struct SqliteVolume {
     last_seen: TsValue,
 }
 
-/// The networks with more requests within some span than the rule admits, in two steps: `lag`
-/// tells who at all, at the price of one sort; only theirs are then counted span by span.
+/// The networks with more requests within some span than the rule admits, in two steps: first who sent so
+/// many at all, at the price of one count by address; only their requests, which the index by address
+/// gives in order, are then counted span by span.
 async fn volume(
     conn: &mut Conn,
     window: Window,
@@ -98,22 +99,24 @@ async fn volume(
     others: &str,
 ) -> Result<Vec<Counted>, DbError> {
     let words = Words::of(conn);
-    let (limit, network) = (rules.max_requests, words.network);
+    let Words { network, first_address, last_address, .. } = words;
+    let limit = rules.max_requests;
     let from = words.instant(window.start() - rules.span);
     let (start, end) = (words.instant(window.start()), words.instant(window.end()));
-    let span = words.microseconds(rules.span);
     // Less than the span apart, which is a whole number of microseconds.
     let within = words.microseconds(rules.span - TimeDelta::microseconds(1));
+    let judged = format!("at > {from} and at < {end} and verdict <> 'blocked'{others}");
     let query = format!(
-        "with counted as (
-            select {network} as network, at,
-                at - lag(at, {limit}) over (partition by {network} order by at) as reach
-            from request_logs
-            where at > {from} and at < {end} and verdict <> 'blocked'{others}
+        "with busy as (
+            select {network} as network
+            from (
+                select address, count(*) as requests from request_logs where {judged} group by address
+            ) each
+            group by 1 having sum(requests) > {limit}
         ), spans as (
             select network, at, count(*) over span as requests, min(at) over span as first_seen
-            from counted
-            where network in (select network from counted where at >= {start} and reach < {span})
+            from busy cross join request_logs
+            where address between {first_address} and {last_address} and {judged}
             window span as (
                 partition by network order by at range between {within} preceding and current row)
         )

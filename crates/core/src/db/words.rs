@@ -14,6 +14,9 @@ pub(super) struct Words {
     pub(super) postgres: bool,
     /// Whose requests are counted together: an IPv4 address, an IPv6 /64.
     pub(super) network: &'static str,
+    /// The first and the last address of such a `network`.
+    pub(super) first_address: &'static str,
+    pub(super) last_address: &'static str,
 }
 
 impl Words {
@@ -23,11 +26,15 @@ impl Words {
                 postgres: true,
                 network: "case family(address) when 4 then address::cidr \
                     else network(set_masklen(address, 64)) end",
+                first_address: "host(network)::inet",
+                last_address: "host(broadcast(network))::inet",
             },
             Conn::Sqlite(_) => Words {
                 postgres: false,
                 network: "case substr(address, 1, 1) when x'04' then address \
                     else substr(address, 1, 9) end",
+                first_address: "network",
+                last_address: "cast(network || x'ffffffffffffffff' as blob)",
             },
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
-use super::{ImportError, Imported, Importer, Input, Progress, TOLD};
+use super::{ImportError, Imported, Importer, Input, Progress};
 use super::{give_back, import_under, take_lease};
 use crate::access_log::Format;
 
@@ -74,20 +74,4 @@ pub async fn follow(
     .await;
     give_back(with, lease, clock()).await;
     outcome.map(|()| all)
-}
-
-impl Imported {
-    /// What came of one file after the other.
-    fn join(&mut self, next: Imported) {
-        self.records += next.records;
-        self.known_lines += next.known_lines;
-        self.unreadable += next.unreadable;
-        let room = TOLD - self.told.len();
-        self.told.extend(next.told.into_iter().take(room));
-        self.cut_short = next.cut_short;
-        self.span = match (self.span, next.span) {
-            (Some((first, last)), Some((from, to))) => Some((first.min(from), last.max(to))),
-            (one, other) => one.or(other),
-        };
-    }
 }

