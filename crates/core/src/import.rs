@@ -171,9 +171,10 @@ async fn import_under(
     report: &mut impl FnMut(Progress),
 ) -> Result<Imported, ImportError> {
     let name = input.name().to_owned();
-    let unreadable = |cause| ImportError::Unreadable { name: name.clone(), cause };
     let marks = with.db.run(|conn| imports::marks(conn).boxed()).await?;
-    let (input, known) = find_known(input, marks).await.map_err(unreadable)?;
+    let found = find_known(input, marks).await;
+    let (input, known) =
+        found.map_err(|cause| ImportError::Unreadable { name: name.clone(), cause })?;
 
     if known.is_none() && input.is_continued() {
         let source = name.clone();
@@ -188,21 +189,19 @@ async fn import_under(
     let total_bytes = input.bytes();
     let mut reading = reader::start(input, known, with.sensitive.clone(), following);
     let mut writing = Writing { with, lease, name: &name, id: None, started_at: clock() };
-    let mut next = ready(with, &mut reading, clock()).await.map_err(unreadable)?;
+    let mut next = ready(with, &name, &mut reading, clock()).await;
     while let Some(batch) = next {
-        let batch = batch.ok_or_else(|| ImportError::Changed(name.clone()))?;
-        imported.join(batch.found);
-        let progress =
-            Progress { read_bytes: batch.read_bytes, total_bytes, records: imported.records };
+        let Ready { found, mark, read_bytes, rows } = batch?;
+        imported.join(found);
+        let progress = Progress { read_bytes, total_bytes, records: imported.records };
         let write = async {
-            writing.write(batch.mark, batch.rows, &imported, clock()).await?;
+            writing.write(mark, rows, &imported, clock()).await?;
             report(progress);
-            Ok(())
+            Ok::<_, ImportError>(())
         };
-        // The next is turned into rows while this one is written; what stops it, stops it then.
-        let ahead = async { Ok::<_, ImportError>(ready(with, &mut reading, clock()).await) };
-        let ((), ahead) = tokio::try_join!(write, ahead)?;
-        next = ahead.map_err(unreadable)?;
+        // The next is turned into rows while this one is written; an error of its reading is told in its turn.
+        let ahead = async { Ok(ready(with, &name, &mut reading, clock()).await) };
+        ((), next) = tokio::try_join!(write, ahead)?;
     }
     writing.finish(clock()).await?;
     Ok(imported)
@@ -217,14 +216,18 @@ struct Ready {
     rows: Vec<NewLogged>,
 }
 
-/// The next batch, as `reading` tells of it, with the places of its addresses.
+/// The next batch, with the places of its addresses; `None` at the end of the file, which is called `name`.
 async fn ready(
     with: &Importer<'_>,
+    name: &str,
     reading: &mut Reading,
     now: DateTime<Utc>,
-) -> io::Result<Option<Option<Ready>>> {
-    let Some(batch) = reading.next().await.transpose()? else { return Ok(None) };
-    let Some(batch) = batch else { return Ok(Some(None)) };
+) -> Option<Result<Ready, ImportError>> {
+    let batch = match reading.next().await? {
+        Ok(Some(batch)) => batch,
+        Ok(None) => return Some(Err(ImportError::Changed(name.to_owned()))),
+        Err(cause) => return Some(Err(ImportError::Unreadable { name: name.to_owned(), cause })),
+    };
     let found = Imported::of(&batch);
     let Batch { records, places: told, mark, read_bytes, .. } = batch;
     let addresses: Vec<IpAddr> = records.iter().map(|record| record.address).collect();
@@ -235,7 +238,7 @@ async fn ready(
         .zip(told.into_iter().zip(places))
         .map(|(record, (told, found))| row(record, told.unwrap_or(found), node.clone(), now))
         .collect();
-    Ok(Some(Some(Ready { found, mark, read_bytes, rows })))
+    Some(Ok(Ready { found, mark, read_bytes, rows }))
 }
 
 impl Imported {

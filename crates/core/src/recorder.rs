@@ -261,8 +261,8 @@ impl Recorder {
         Ok(records)
     }
 
-    /// Ships one batch of these segments, in one transaction: the one that was read `ahead`, if there is
-    /// one. The next is read and turned into rows while it is written; it is what is left there.
+    /// Ships one batch of these segments, in one transaction: what was read `ahead`, if anything was. That
+    /// is left with the next batch, which is read and turned into rows while this one is written.
     async fn ship_batch(
         &self,
         course: &mut Course,

@@ -306,6 +306,32 @@ async fn every_field_of_a_record_comes_back_and_so_does_its_absence() {
 }
 
 #[tokio::test]
+async fn ids_keep_the_order_of_a_batch_whatever_its_addresses() {
+    every_store(async |store: Store| {
+        // More than one block of ids, all at once, from addresses that fall while requests go on.
+        let rows = 12_000_u32;
+        let address = |number: u32| std::net::Ipv4Addr::from(u32::MAX - number).to_string();
+        let batch: Vec<_> = (0..rows)
+            .map(|number| logged(now(), &address(number), &format!("/{number}")))
+            .collect();
+        request_logs::write(&store.db, batch, no_mark).await.unwrap();
+        let page = store
+            .db
+            .run(|conn| {
+                async move { request_logs::page(conn, &Filter::default(), None, 20_000).await }
+                    .boxed()
+            })
+            .await
+            .unwrap();
+        let paths: Vec<_> = page.iter().rev().map(|row| row.path.clone()).collect();
+        let expected: Vec<_> = (0..rows).map(|number| format!("/{number}")).collect();
+        assert_eq!(paths, expected);
+        assert!(page.is_sorted_by(|newer, older| newer.id > older.id));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn records_come_back_as_they_were_in_pages_without_holes() {
     every_store(async |store: Store| {
         let db = &store.db;

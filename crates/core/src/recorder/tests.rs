@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use ipwarden_engine::record::{RecordRef, RecordVerdict, Reference};
 use ipwarden_engine::spool::{Draft, Spool, SpoolOptions};
 
-use super::Recorder;
+use super::{BATCH, Recorder};
 use crate::db::{Create, Db, request_logs, spool_positions};
 use crate::geo::Geo;
 
@@ -63,6 +63,38 @@ async fn a_record_that_the_store_refuses_holds_up_its_own_segment_only() {
     assert_eq!(recorder.ship_all(now).await.unwrap(), 1);
     let count = db.run(|conn| request_logs::count(conn).boxed()).await.unwrap();
     assert_eq!(count, 4);
+}
+
+#[tokio::test]
+async fn what_was_read_ahead_of_a_refused_batch_is_neither_lost_nor_doubled() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    db.migrate().await.unwrap();
+    sql(
+        &db,
+        "create trigger refuse before insert on request_logs when new.path = '/refused' \
+         begin select raise(abort, 'on purpose'); end",
+    )
+    .await;
+    let spool = Spool::open(dir.path(), SpoolOptions::default()).unwrap();
+    let geo = Arc::new(Geo::open(Vec::new(), None, None));
+    let recorder = Recorder::new(spool.clone(), db.clone(), geo, "node-a");
+    let mut writers = [spool.writer(), spool.writer()];
+    for number in 0..2 * BATCH {
+        // In the second batch of the first segment, while the third waits.
+        let path = if number == BATCH + 7 { "/refused" } else { "/" };
+        writers[0].append(Draft::of(&record(path)));
+        writers[1].append(Draft::of(&record("/other")));
+    }
+    recorder.ship_all(now()).await.unwrap_err();
+    let in_the_store = async || db.run(|conn| request_logs::count(conn).boxed()).await.unwrap();
+    // All of the other segment, and the first batch of this one.
+    assert_eq!(recorder.status().shipped, 3 * BATCH as u64);
+    assert_eq!(in_the_store().await, 3 * BATCH as i64);
+    sql(&db, "drop trigger refuse").await;
+    assert_eq!(recorder.ship_all(now()).await.unwrap(), BATCH as u64);
+    assert_eq!(in_the_store().await, 4 * BATCH as i64);
+    assert_eq!(recorder.ship_all(now()).await.unwrap(), 0);
 }
 
 #[tokio::test]
