@@ -2,6 +2,7 @@
 //!
 //! [`server::run`] reads from top to bottom; `routes.rs` is the only list of routes.
 
+pub mod huge_pages;
 pub mod server;
 
 mod auth;

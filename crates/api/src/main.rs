@@ -3,15 +3,21 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ipwarden_api::server;
+use ipwarden_api::{huge_pages, server};
 use ipwarden_core::config::EXIT_CODE;
 use ipwarden_core::logging;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+fn main() -> ExitCode {
+    // Before there are threads, which would each take some.
+    huge_pages::avoid();
+    serve()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn serve() -> ExitCode {
     let arguments = server::Arguments::parse();
     let loaded = match arguments.load() {
         Ok(loaded) => loaded,

@@ -26,6 +26,7 @@ use self::grpc::Grpc;
 use crate::auth::door::Door;
 use crate::auth::{WrongKeys, identify};
 use crate::connections::{Connections, PATIENCE, answering, most_per_worker};
+use crate::huge_pages;
 use crate::routes;
 use crate::routes::gate::forward_auth::{Asker, Headers};
 
@@ -95,6 +96,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             }
         });
     }
+    context.spawn(huge_pages::watch);
     let connections = Connections::default();
     context.spawn(|stop| connections.clone().watch(stop));
     let public = serve_public(&context, public, &connections)?;

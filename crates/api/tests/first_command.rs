@@ -30,6 +30,15 @@ async fn the_banner_names_where_everything_is_and_the_key_is_its_owners_alone() 
     assert!(text.ends_with("ready\n"), "{text}");
 }
 
+/// With them it would hold more than twice the memory.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_idle_service_has_no_huge_pages() {
+    let bed = Bed::embedded(Launch::default()).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bed.first().pid())).unwrap();
+    assert!(status.contains("THP_enabled:\t0"), "{status}");
+}
+
 #[tokio::test]
 async fn five_requests_a_minute_are_answered_and_all_are_in_the_log() {
     let bed = Bed::embedded(Launch::default()).await;
