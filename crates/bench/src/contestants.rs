@@ -33,6 +33,8 @@ pub(crate) struct Contestant {
     pub(crate) mix: Mix,
     /// The part of its answers that must be refusals.
     pub(crate) refused: f64,
+    /// Whether quotas that are used up are free again at its next turn.
+    pub(crate) refills: bool,
     /// Where its records must be in the end.
     store: Store,
 }
@@ -164,6 +166,7 @@ impl Field {
             server: Server::announced(command, Vec::new())?,
             mix: Mix::Plain,
             refused: 0.0,
+            refills: false,
             store: Store::None,
         });
         for one in GUARDED.iter().filter(|one| wanted(one.name)) {
@@ -209,11 +212,9 @@ impl Field {
                     server,
                     mix: Mix::Plain,
                     refused,
-                    store: match store {
-                        // Its rows are its own affair; the database stays as long as it runs.
-                        Store::Postgres(database) => Store::Postgres(database),
-                        other => other,
-                    },
+                    // nginx counts by the minute at the most.
+                    refills: refused > 0.0,
+                    store,
                 }),
                 Err(error) => self.not_run.push((name, format!("{error:#}"))),
             }
@@ -247,6 +248,7 @@ async fn guarded(bed: &Bed, one: &Guarded) -> anyhow::Result<Contestant> {
         server: Server::announced(command, others)?,
         mix: one.mix,
         refused: one.refused,
+        refills: false,
         store,
     })
 }

@@ -36,6 +36,9 @@ pub(crate) fn run(field: &[Contestant], load: &Load, plan: Plan) -> anyhow::Resu
         for turn in 0..field.len() {
             // Nobody always comes behind the same other one.
             let at = (turn + round) % field.len();
+            if field[at].refills {
+                warm_up(&field[at], load)?;
+            }
             let counts = || lap(&field[at], load, plan, round);
             // On a shared machine one may fail for want of it; what fails twice is wrong.
             let lap = counts().or_else(|error| {
