@@ -15,6 +15,7 @@ use actix_web::http::ConnectionType;
 use actix_web::{App, Error, HttpServer, web};
 use anyhow::Context as _;
 use futures_util::future::{OptionFuture, join_all};
+use ipwarden_core::changes::COPY;
 use ipwarden_core::config::{Config, ConfigError, Loaded, load_with_flags, process_environment};
 use ipwarden_core::context::Context;
 use ipwarden_core::sessions::Audience;
@@ -82,6 +83,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         control: control.local_addr()?,
     };
 
+    huge_pages::allow_for(&config.data_dir.join(COPY));
     let context = Arc::new(Context::open(config, Moment::now()).await?);
     if context.db.is_sqlite() {
         let jobs = ipwarden_scheduler::Work::of(

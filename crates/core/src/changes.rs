@@ -13,13 +13,13 @@
 //! What is deliberately absent: it changes nothing in the store, prunes nothing, and never
 //! takes lists away: without a store the last ones stay in force, and blocks in them still end.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::blocklist::Lists;
+use ipwarden_engine::blocklist::disk::Snapshot;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::guard::Guard;
 use parking_lot::Mutex;
@@ -37,9 +37,9 @@ mod news;
 #[cfg(test)]
 mod tests;
 
+pub use copy::Copy;
 pub use hints::{CHANNEL, announce};
 
-use copy::Copy;
 use held::Held;
 use news::{Answer, News};
 
@@ -126,7 +126,9 @@ pub struct Feeder {
     made: i64,
     /// `held` is of the copy on disk, and the store has not said yet that it knows it.
     of_copy: bool,
-    /// `held` is being filled from the copy.
+    /// What `held` is to be filled from.
+    unfilled: Option<Snapshot>,
+    /// `held` is being filled.
     filling: Option<JoinHandle<()>>,
     status: watch::Sender<Status>,
     keys: watch::Sender<i64>,
@@ -135,8 +137,8 @@ pub struct Feeder {
 }
 
 impl Feeder {
-    /// A feeder of `guard`. `copy` is the file that outlives the store, by the name of [`COPY`].
-    pub fn of(guard: Arc<Guard>, db: Db, copy: PathBuf) -> Feeder {
+    /// A feeder of `guard`; `copy` outlives the store.
+    pub fn of(guard: Arc<Guard>, db: Db, copy: Copy) -> Feeder {
         let clock = guard.clone();
         Feeder::new(
             db,
@@ -150,7 +152,7 @@ impl Feeder {
     /// microseconds since the Unix epoch) at a moment of this machine's.
     pub fn new(
         db: Db,
-        copy: PathBuf,
+        copy: Copy,
         publish: impl Fn(Lists) + Send + Sync + 'static,
         set_clock: impl Fn(i64, Moment) + Send + Sync + 'static,
     ) -> Feeder {
@@ -167,12 +169,13 @@ impl Feeder {
             db,
             publish: Box::new(publish),
             set_clock: Box::new(set_clock),
-            copy: Copy::new(copy),
+            copy,
             held: Arc::default(),
             version: None,
             built_in: Duration::ZERO,
             made: 0,
             of_copy: false,
+            unfilled: None,
             filling: None,
             status: watch::Sender::new(none),
             keys: watch::Sender::new(0),
@@ -198,7 +201,7 @@ impl Feeder {
             return;
         }
         let Some((lists, snapshot)) = self.copy.load().await else { return };
-        let (blocked, allowed) = (snapshot.blocked.len(), snapshot.allowed.len());
+        let (blocked, allowed) = snapshot.counts();
         self.status.send_modify(|status| {
             status.source = Source::Disk;
             status.version = lists.version;
@@ -207,12 +210,18 @@ impl Feeder {
         });
         tracing::info!(version = lists.version, blocked, allowed, "lists loaded from the disk");
         (self.publish)(lists);
-        // Decisions need nothing of it: only the next change does.
-        let held = self.held.clone();
-        (self.version, self.made) = (Some(snapshot.version), snapshot.made);
+        (self.version, self.made) = (Some(snapshot.version()), snapshot.made());
         self.of_copy = true;
+        self.unfilled = Some(snapshot);
+    }
+
+    /// Begins to fill `held` from the copy. Decisions need nothing of it, only the next change does; so
+    /// it does not take a core from what a start waits for.
+    fn fill(&mut self) {
+        let Some(snapshot) = self.unfilled.take() else { return };
+        let held = self.held.clone();
         self.filling = Some(tokio::task::spawn_blocking(move || {
-            *held.lock() = Held::of(snapshot.blocked, snapshot.allowed);
+            *held.lock() = Held::of(snapshot.blocked(), snapshot.allowed());
         }));
     }
 
@@ -265,43 +274,27 @@ impl Feeder {
         }
     }
 
-    /// Builds new lists and puts them into force; says whether there were any.
+    /// Takes in what the store said; says whether new lists are in force.
     async fn take_in(&mut self, news: News, now: Moment) -> bool {
-        let (version, whole) = (news.version, self.version.is_none());
-        let (keys, forget) = (news.keys, news.forget);
+        let (version, keys, forget) = (news.version, news.keys, news.forget);
         let made = news.made.map_or(0, |made| made.timestamp_micros());
-        if let Some(filling) = self.filling.take()
-            && filling.await.is_err()
-        {
-            tracing::error!("reading the copy was cut short; the lists are loaded whole");
-            self.version = None;
-            return false;
-        }
-        let held = self.held.clone();
-        let built = tokio::task::spawn_blocking(move || {
-            let (mut held, began) = (held.lock(), Moment::now());
-            let changed = held.apply(news);
-            let lists = (changed || whole).then(|| held.lists(version));
-            let built_in = Duration::from_micros(Moment::now().steady - began.steady);
-            (lists, held.counts(), built_in)
-        });
-        let Ok((lists, (blocked, allowed), built_in)) = built.await else {
-            tracing::error!("building the lists was cut short; they are loaded whole");
-            self.version = None;
-            return false;
+        let applied = match news.is_of_lists() {
+            true => self.apply(news).await,
+            // A key or a user: `held` may be being filled, and nobody has to wait for that.
+            false => Ok(false),
         };
-        (self.version, self.made, self.built_in) = (Some(version), made, built_in);
-        let fresh = lists.is_some();
-        if let Some(lists) = lists {
-            (self.publish)(lists);
-            tracing::debug!(version, blocked, allowed, "lists in force");
-            self.copy.outdated();
-        }
+        let fresh = match applied {
+            Ok(fresh) => fresh,
+            Err(what) => {
+                tracing::error!("{what} was cut short; the lists are loaded whole");
+                self.version = None;
+                return false;
+            }
+        };
+        (self.version, self.made) = (Some(version), made);
         self.status.send_modify(|status| {
             status.source = Source::Store;
             status.version = version;
-            status.blocked = blocked;
-            status.allowed = allowed;
         });
         if keys {
             self.keys.send_replace(version);
@@ -311,6 +304,37 @@ impl Feeder {
         }
         self.save_copy_if_due(now).await;
         fresh
+    }
+
+    /// Builds new lists and puts them into force; says whether there were any, or what was cut short.
+    async fn apply(&mut self, news: News) -> Result<bool, &'static str> {
+        let (version, whole) = (news.version, self.version.is_none());
+        self.fill();
+        if let Some(filling) = self.filling.take() {
+            filling.await.map_err(|_| "reading the copy")?;
+        }
+        let held = self.held.clone();
+        let built = tokio::task::spawn_blocking(move || {
+            let (mut held, began) = (held.lock(), Moment::now());
+            let changed = held.apply(news);
+            let lists = (changed || whole).then(|| held.lists(version));
+            let built_in = Duration::from_micros(Moment::now().steady - began.steady);
+            (lists, held.counts(), built_in)
+        });
+        let (lists, (blocked, allowed), built_in) =
+            built.await.map_err(|_| "building the lists")?;
+        self.built_in = built_in;
+        let fresh = lists.is_some();
+        if let Some(lists) = lists {
+            (self.publish)(lists);
+            tracing::debug!(version, blocked, allowed, "lists in force");
+            self.copy.outdated();
+        }
+        self.status.send_modify(|status| {
+            status.blocked = blocked;
+            status.allowed = allowed;
+        });
+        Ok(fresh)
     }
 
     /// Writes the copy on disk, unless it is current or was written just now; says when it is there.

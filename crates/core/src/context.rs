@@ -128,6 +128,8 @@ impl Context {
             .with_context(|| format!("data_dir {} cannot be made", data_dir.display()))?;
         let spool = open_spool(&config, &data_dir)
             .with_context(|| format!("data_dir {} cannot be used", data_dir.display()))?;
+        // Only now that no other process can be about to write it.
+        let copy = changes::Copy::new(data_dir.join(changes::COPY)).read_ahead();
 
         let db = open_store(&config, Create::IfMissing).await?;
         let answers = prepare_schema(&db).await?;
@@ -137,7 +139,6 @@ impl Context {
         let geo = open_geo(&config, &data_dir, redis.clone()).await?;
         let node: Arc<str> = config.node_name().into();
         let recorder = Recorder::new(guard.spool().clone(), db.clone(), geo.clone(), node.clone());
-        let copy = data_dir.join(changes::COPY);
         let mut feeder = Feeder::of(guard.clone(), db.clone(), copy);
         let Opened { first_admin_key, held, keys_loaded } = match answers {
             true => {

@@ -38,7 +38,7 @@ impl Replica {
         let (into, ahead) = (lists.clone(), store_ahead.clone());
         let feeder = Feeder::new(
             db.clone(),
-            dir.join(changes::COPY),
+            changes::Copy::new(dir.join(changes::COPY)),
             move |lists| *into.lock() = Arc::new(lists),
             move |store_now, at| ahead.store(store_now - at.wall, Ordering::Relaxed),
         );
@@ -362,7 +362,7 @@ async fn a_start_with_a_copy_asks_for_what_came_after_it_and_only_its_own_store(
         // The copy of another store that is as far.
         let path = store.dir.path().join(changes::COPY);
         let copy = disk::load(&path).unwrap().unwrap();
-        disk::save(&path, copy.version, copy.made + 1, copy.blocked, copy.allowed).unwrap();
+        disk::save(&path, copy.version(), copy.made() + 1, copy.blocked(), copy.allowed()).unwrap();
         let mut elsewhere = Replica::new(&store.db, store.dir.path());
         elsewhere.feeder.start().await;
         assert!(!elsewhere.is_blocked("192.0.2.1") && elsewhere.is_blocked("192.0.2.3"));
@@ -462,7 +462,7 @@ async fn every_running_replica_follows_without_any_hint() {
         }
         for dir in &dirs {
             let copy = ipwarden_engine::blocklist::disk::load(&dir.path().join(changes::COPY));
-            assert_eq!(copy.unwrap().unwrap().version, version, "stopping leaves a current copy");
+            assert_eq!(copy.unwrap().unwrap().version(), version, "stopping leaves a current copy");
         }
     })
     .await;

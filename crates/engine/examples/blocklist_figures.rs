@@ -122,7 +122,7 @@ fn copy_on_disk(size: usize) {
     let load = median_ms(|| disk::load(&path).expect("it was just written"));
     let start = median_ms(|| {
         let snapshot = disk::load(&path).expect("it was just written").expect("it is there");
-        RangeMap::build(snapshot.blocked)
+        RangeMap::build(snapshot.blocked())
     });
     println!(
         "copy of {size} on disk: encode {encode:.0} ms, save {save:.0} ms, load {load:.0} ms, load and build {start:.0} ms"

@@ -36,7 +36,7 @@ fn a_million_networks_start_from_the_disk_and_one_more_is_found() {
 
     let began = Moment::now();
     let snapshot = disk::load(&path).unwrap().unwrap();
-    let lists = Lists::build(snapshot.version, snapshot.blocked, snapshot.allowed);
+    let lists = Lists::build(snapshot.version(), snapshot.blocked(), snapshot.allowed());
     let start = Duration::from_micros(Moment::now().steady - began.steady);
     let each = lists.blocked().bytes() / NETWORKS;
     eprintln!("a million networks: from the disk in {start:?}, {each} bytes each");

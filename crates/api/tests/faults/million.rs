@@ -35,7 +35,8 @@ async fn a_replica_with_a_million_blocks_is_soon_ready_again_and_takes_one_more(
     let copy = disk::load(&path).unwrap().unwrap();
     let blocked =
         networks.iter().map(|network| ListEntry { network: *network, ends: None, by_scan: false });
-    disk::save(&path, copy.version, copy.made, blocked.chain(copy.blocked), []).unwrap();
+    let blocked = blocked.chain(copy.blocked());
+    disk::save(&path, copy.version(), copy.made(), blocked, []).unwrap();
 
     let (mut ready, mut megabytes, mut live) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..short_or_long(2, 10) {

@@ -17,8 +17,10 @@ use super::held::Held;
 const REST_PER_BYTE: u64 = 1;
 const LONGEST_REST: u64 = 10_000_000;
 
-pub(super) struct Copy {
+/// The copy of the lists on disk, so that a restart without its store still blocks.
+pub struct Copy {
     path: Arc<PathBuf>,
+    reading: Option<JoinHandle<Option<(Lists, Snapshot)>>>,
     /// Whether the lists have changed since what is or is being written.
     outdated: bool,
     /// Not again before this, on the steady clock in microseconds.
@@ -27,25 +29,48 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) fn new(path: PathBuf) -> Copy {
-        Copy { path: Arc::new(path), outdated: false, not_before: 0, writing: None }
+    /// The copy at `path`, by the name of [`COPY`](super::COPY).
+    pub fn new(path: PathBuf) -> Copy {
+        let path = Arc::new(path);
+        Copy { path, reading: None, outdated: false, not_before: 0, writing: None }
     }
 
-    /// The lists on disk and what they were made of, if there are any.
-    pub(super) async fn load(&self) -> Option<(Lists, Snapshot)> {
+    /// Begins to read what is on disk, which for a million networks takes as long as all else at a
+    /// start: [`Feeder::load_copy`](super::Feeder::load_copy) then waits for the rest of it only.
+    pub fn read_ahead(mut self) -> Copy {
+        // Without one, as at the first start, no thread is needed for it.
+        if self.path.exists() {
+            self.reading = Some(self.read());
+        }
+        self
+    }
+
+    /// When what is read ahead is there.
+    #[cfg(test)]
+    pub(super) async fn has_read(&self) {
+        while self.reading.as_ref().is_some_and(|reading| !reading.is_finished()) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn read(&self) -> JoinHandle<Option<(Lists, Snapshot)>> {
         let path = self.path.clone();
-        let load = move || match disk::load(&path) {
+        tokio::task::spawn_blocking(move || match disk::load(&path) {
             Ok(snapshot) => snapshot.map(|snapshot| {
-                let (blocked, allowed) = (&snapshot.blocked, &snapshot.allowed);
-                let (blocked, allowed) = (blocked.iter().copied(), allowed.iter().copied());
-                (Lists::build(snapshot.version, blocked, allowed), snapshot)
+                let (blocked, allowed) = (snapshot.blocked(), snapshot.allowed());
+                (Lists::build(snapshot.version(), blocked, allowed), snapshot)
             }),
             Err(error) => {
                 tracing::warn!("{error}");
                 None
             }
-        };
-        tokio::task::spawn_blocking(load).await.ok().flatten()
+        })
+    }
+
+    /// The lists on disk and what they were made of, if there are any.
+    pub(super) async fn load(&mut self) -> Option<(Lists, Snapshot)> {
+        let reading = self.reading.take().unwrap_or_else(|| self.read());
+        reading.await.ok().flatten()
     }
 
     /// The lists have changed.

@@ -42,6 +42,7 @@ impl Feeder {
     ///
     /// Hints are heard on `redis`. This is an entry point: it reads the clocks.
     pub async fn run(mut self, redis: Option<RedisUrl>, stop: CancellationToken) {
+        self.fill();
         let (nudge, status) = (self.nudge.clone(), self.status.subscribe());
         let hints = async {
             match redis {

@@ -39,12 +39,13 @@ impl Term {
 
 impl Held {
     /// What these entries come to, each network of which is there once.
-    pub(super) fn of(blocked: Vec<ListEntry>, allowed: Vec<ListEntry>) -> Held {
-        let terms = |entries: Vec<ListEntry>| {
-            let term = |entry: ListEntry| Term { ends: entry.ends, by_scan: entry.by_scan };
-            entries.into_iter().map(|entry| (entry.network, term(entry))).collect()
-        };
-        Held { blocked: terms(blocked), allowed: terms(allowed) }
+    pub(super) fn of(
+        blocked: impl Iterator<Item = ListEntry>,
+        allowed: impl Iterator<Item = ListEntry>,
+    ) -> Held {
+        let term =
+            |entry: ListEntry| (entry.network, Term { ends: entry.ends, by_scan: entry.by_scan });
+        Held { blocked: blocked.map(term).collect(), allowed: allowed.map(term).collect() }
     }
 
     /// Brings both lists up to date; says whether anything is different now.

@@ -37,6 +37,17 @@ pub(super) struct News {
     pub(super) forget: bool,
 }
 
+impl News {
+    /// Whether either list may be different.
+    pub(super) fn is_of_lists(&self) -> bool {
+        let is_news = |list: &ListNews| match list {
+            ListNews::Whole(_) => true,
+            ListNews::Of { networks, .. } => !networks.is_empty(),
+        };
+        is_news(&self.blocked) || is_news(&self.allowed)
+    }
+}
+
 /// One list or its differences.
 #[derive(Clone)]
 pub(super) enum ListNews {

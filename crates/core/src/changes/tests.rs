@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use ipwarden_engine::blocklist::{ListEntry, disk};
 use ipwarden_testbed::proxy::Proxy;
 use tokio::time::timeout;
 
@@ -19,12 +20,46 @@ async fn a_store_that_was_set_back_is_loaded_whole() {
         async move { db.run(move |conn| conn.batch(sql).boxed()).await.unwrap() }
     };
     set(&db, "update list_version set version = 7").await;
-    let mut feeder = Feeder::new(db.clone(), dir.path().join(COPY), |_| (), |_, _| ());
+    let mut feeder = Feeder::new(db.clone(), Copy::new(dir.path().join(COPY)), |_| (), |_, _| ());
     assert!(feeder.refresh(Moment::now()).await.unwrap());
     assert_eq!(feeder.feed().status().borrow().version, 7);
     set(&db, "update list_version set version = 3").await;
     assert!(feeder.refresh(Moment::now()).await.unwrap());
     assert_eq!(feeder.feed().status().borrow().version, 3);
+}
+
+#[tokio::test]
+async fn what_was_read_ahead_is_loaded_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(COPY);
+    disk::save(&path, 7, 0, [], []).unwrap();
+    let ahead = Copy::new(path.clone()).read_ahead();
+    timeout(Duration::from_secs(60), ahead.has_read()).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    let mut feeder = Feeder::new(db, ahead, |_| (), |_, _| ());
+    feeder.load_copy().await;
+    let status = feeder.feed().status().borrow().clone();
+    assert_eq!((status.source, status.version), (Source::Disk, 7));
+}
+
+#[tokio::test]
+async fn a_start_waits_for_nothing_that_only_a_change_of_the_lists_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(COPY);
+    let network = "192.0.2.1".parse().unwrap();
+    disk::save(&path, 1, 5, [ListEntry { network, ends: None, by_scan: false }], []).unwrap();
+    let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
+    db.migrate().await.unwrap();
+    // A key that was made after the last change of a list, as at the very first start.
+    let changes = "insert into list_changes (version, list, op, at) values (1, 'blocked', 'set', 5), \
+        (2, 'keys', 'set', 6); update list_version set version = 2";
+    db.run(move |conn| conn.batch(changes).boxed()).await.unwrap();
+    let mut feeder = Feeder::new(db, Copy::new(path), |_| (), |_, _| ());
+    feeder.start().await;
+    let status = feeder.feed().status().borrow().clone();
+    assert_eq!((status.source, status.version, status.blocked), (Source::Store, 2, 1));
+    assert!(feeder.unfilled.is_some() && feeder.filling.is_none());
 }
 
 #[tokio::test]
@@ -36,7 +71,7 @@ async fn connections_that_lead_nowhere_do_not_hold_up_what_changed() {
     let db = Db::postgres(&format!("{user}@{}/{name}", proxy.address()), 4).unwrap();
     db.migrate().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut feeder = Feeder::new(db.clone(), dir.path().join(COPY), |_| (), |_, _| ());
+    let mut feeder = Feeder::new(db.clone(), Copy::new(dir.path().join(COPY)), |_| (), |_, _| ());
     feeder.refresh(Moment::now()).await.unwrap();
     // Three in the pool; each of them is given three seconds to show that it is alive.
     let sleeping = [(); 3].map(|()| db.run(|conn| conn.batch("select pg_sleep(0.2)").boxed()));
@@ -61,7 +96,7 @@ async fn a_hint_has_the_store_asked() {
     let pool = RedisPool::new(redis.url().parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
-    let feeder = Feeder::new(db, dir.path().join(COPY), |_| (), |_, _| ());
+    let feeder = Feeder::new(db, Copy::new(dir.path().join(COPY)), |_| (), |_, _| ());
     let nudge = feeder.nudge.clone();
     let nudged = || timeout(Duration::from_secs(20), nudge.notified());
     let listening =
@@ -88,7 +123,7 @@ async fn a_hint_crosses_a_cluster() {
     let pool = RedisPool::new(url.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
-    let feeder = Feeder::new(db, dir.path().join(COPY), |_| (), |_, _| ());
+    let feeder = Feeder::new(db, Copy::new(dir.path().join(COPY)), |_| (), |_, _| ());
     let nudge = feeder.nudge.clone();
     let nudged = || timeout(Duration::from_secs(20), nudge.notified());
     let listening = hints::listen(url.parse().unwrap(), nudge.clone(), feeder.feed().status());
@@ -111,7 +146,7 @@ async fn hints_go_on_after_a_failover() {
     let pool = RedisPool::new(servers.url().parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
-    let feeder = Feeder::new(db, dir.path().join(COPY), |_| (), |_, _| ());
+    let feeder = Feeder::new(db, Copy::new(dir.path().join(COPY)), |_| (), |_, _| ());
     let nudge = feeder.nudge.clone();
     let nudged = || timeout(Duration::from_secs(30), nudge.notified());
     let url = servers.url().parse().unwrap();
@@ -148,7 +183,7 @@ async fn a_copy_that_could_not_be_written_is_tried_again() {
     let db = Db::open_sqlite(&dir.path().join("test.db"), Create::IfMissing).await.unwrap();
     db.migrate().await.unwrap();
     let path = dir.path().join("later").join(COPY);
-    let mut feeder = Feeder::new(db, path.clone(), |_| (), |_, _| ());
+    let mut feeder = Feeder::new(db, Copy::new(path.clone()), |_| (), |_, _| ());
     feeder.refresh(Moment { wall: 0, steady: 0 }).await.unwrap();
     feeder.copy.written().await;
     assert!(!path.exists() && feeder.copy.is_outdated());

@@ -17,6 +17,7 @@
 //! Numbers are little-endian, addresses in network order. It is a copy, not a store: what cannot be
 //! read is ignored and written anew from the database.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -35,20 +36,67 @@ const CHECKSUM: usize = 4;
 const TERMS: usize = 1 + 1 + 8;
 const ENTRY4: usize = 4 + TERMS;
 const ENTRY6: usize = 16 + TERMS;
+/// Of the four families, as the header counts them.
+const ENTRY_SIZES: [usize; 4] = [ENTRY4, ENTRY6, ENTRY4, ENTRY6];
 const NEVER: i64 = i64::MAX;
+const CHECKED: &str = "every entry was checked as the bytes were decoded";
 
-/// Both lists, entry by entry, as they stood at one version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Both lists, entry by entry, as they stood at one version: the bytes of the file, found to be whole.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Snapshot {
+    bytes: Vec<u8>,
+    /// As in the header.
+    counts: [u32; 4],
+}
+
+impl Snapshot {
     /// The version of the store that this is a picture of.
-    pub version: i64,
+    pub fn version(&self) -> i64 {
+        le_i64(&self.bytes[12..20])
+    }
+
     /// When the change of that version was made: tells the store that it is of from any other. 0 if
     /// that is not known.
-    pub made: i64,
-    /// The blocklist.
-    pub blocked: Vec<ListEntry>,
-    /// The allowlist.
-    pub allowed: Vec<ListEntry>,
+    pub fn made(&self) -> i64 {
+        le_i64(&self.bytes[20..28])
+    }
+
+    /// How many entries the blocklist has, and the allowlist.
+    pub fn counts(&self) -> (usize, usize) {
+        let [blocked, allowed] = [0, 2]
+            .map(|list| self.counts[list..list + 2].iter().map(|count| *count as usize).sum());
+        (blocked, allowed)
+    }
+
+    /// The blocklist, IPv4 before IPv6.
+    pub fn blocked(&self) -> impl Iterator<Item = ListEntry> {
+        self.list(0).map(|entry| entry.expect(CHECKED))
+    }
+
+    /// The allowlist, likewise.
+    pub fn allowed(&self) -> impl Iterator<Item = ListEntry> {
+        self.list(2).map(|entry| entry.expect(CHECKED))
+    }
+
+    /// The entries of the two families from this one on; `None` is what cannot be an entry.
+    fn list(&self, family: usize) -> impl Iterator<Item = Option<ListEntry>> {
+        let sizes = self.counts.iter().zip(ENTRY_SIZES).map(|(count, size)| *count as usize * size);
+        let begins = HEADER + sizes.take(family).sum::<usize>();
+        let (narrow, wide) = self.bytes[begins..].split_at(self.counts[family] as usize * ENTRY4);
+        let wide = &wide[..self.counts[family + 1] as usize * ENTRY6];
+        let (narrow, wide) = (narrow.as_chunks::<ENTRY4>().0, wide.as_chunks::<ENTRY6>().0);
+        narrow.iter().map(entry::<4, ENTRY4>).chain(wide.iter().map(entry::<16, ENTRY6>))
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("version", &self.version())
+            .field("made", &self.made())
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why there is no snapshot to be had from the disk, or none on it.
@@ -129,7 +177,7 @@ pub fn load(path: &Path) -> Result<Option<Snapshot>, DiskError> {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(DiskError::Read { path: path.to_owned(), source }),
     };
-    match decode(&bytes) {
+    match decode(bytes) {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(damage) => Err(DiskError::Damaged { path: path.to_owned(), damage }),
     }
@@ -203,20 +251,19 @@ fn push_terms(bytes: &mut Vec<u8>, entry: &ListEntry) {
 }
 
 /// The snapshot that [`encode`] made these bytes of.
-pub fn decode(bytes: &[u8]) -> Result<Snapshot, Damage> {
+pub fn decode(bytes: Vec<u8>) -> Result<Snapshot, Damage> {
     if bytes.get(..8).is_none_or(|magic| magic != MAGIC) {
         return Err(Damage::Foreign);
     }
     let short = Damage::Length { found: bytes.len(), expected: (HEADER + CHECKSUM) as u64 };
-    let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(short)?;
+    let header = bytes.first_chunk::<HEADER>().ok_or(short)?;
     let format = le_u32(&header[8..12]);
     if format != FORMAT {
         return Err(Damage::Format(format));
     }
     let counts: [u32; 4] = std::array::from_fn(|at| le_u32(&header[28 + 4 * at..][..4]));
-    let lengths = [ENTRY4, ENTRY6, ENTRY4, ENTRY6];
     let entries: u64 =
-        counts.iter().zip(lengths).map(|(count, length)| u64::from(*count) * length as u64).sum();
+        counts.iter().zip(ENTRY_SIZES).map(|(count, size)| u64::from(*count) * size as u64).sum();
     let expected = (HEADER + CHECKSUM) as u64 + entries;
     if bytes.len() as u64 != expected {
         return Err(Damage::Length { found: bytes.len(), expected });
@@ -225,23 +272,12 @@ pub fn decode(bytes: &[u8]) -> Result<Snapshot, Damage> {
     if crc32fast::hash(summed) != le_u32(checksum) {
         return Err(Damage::Checksum);
     }
-    let mut entries = Entries { rest, read: 0 };
-    let mut list = |narrow: u32, wide: u32| {
-        let mut list = Vec::with_capacity(narrow as usize + wide as usize);
-        for _ in 0..narrow {
-            list.push(entries.next::<4, ENTRY4>()?);
-        }
-        for _ in 0..wide {
-            list.push(entries.next::<16, ENTRY6>()?);
-        }
-        Ok(list)
-    };
-    Ok(Snapshot {
-        version: le_i64(&header[12..20]),
-        made: le_i64(&header[20..28]),
-        blocked: list(counts[0], counts[1])?,
-        allowed: list(counts[2], counts[3])?,
-    })
+    let snapshot = Snapshot { bytes, counts };
+    let impossible = snapshot.list(0).chain(snapshot.list(2)).position(|entry| entry.is_none());
+    match impossible {
+        Some(at) => Err(Damage::Entry(at + 1)),
+        None => Ok(snapshot),
+    }
 }
 
 fn le_u32(bytes: &[u8]) -> u32 {
@@ -252,34 +288,17 @@ fn le_i64(bytes: &[u8]) -> i64 {
     i64::from_le_bytes(bytes.try_into().expect("callers pass eight bytes"))
 }
 
-struct Entries<'a> {
-    rest: &'a [u8],
-    read: usize,
-}
-
-impl Entries<'_> {
-    fn next<const ADDRESS: usize, const ENTRY: usize>(&mut self) -> Result<ListEntry, Damage>
-    where
-        IpAddr: From<[u8; ADDRESS]>,
-    {
-        let (entry, rest) = self
-            .rest
-            .split_first_chunk::<ENTRY>()
-            .expect("the length was checked against the counts");
-        self.rest = rest;
-        self.read += 1;
-        let (address, terms) =
-            entry.split_first_chunk::<ADDRESS>().expect("an entry begins with its address");
-        let (ends, by_scan) =
-            (terms.last_chunk::<8>().expect("an entry closes with its end"), terms[1]);
-        let (address, ends) = (IpAddr::from(*address), i64::from_le_bytes(*ends));
-        match Network::new(address, terms[0]) {
-            Ok(network) if network.address() == address && by_scan <= 1 => Ok(ListEntry {
-                network,
-                ends: (ends != NEVER).then_some(ends),
-                by_scan: by_scan == 1,
-            }),
-            _ => Err(Damage::Entry(self.read)),
-        }
-    }
+fn entry<const ADDRESS: usize, const ENTRY: usize>(bytes: &[u8; ENTRY]) -> Option<ListEntry>
+where
+    IpAddr: From<[u8; ADDRESS]>,
+{
+    let (address, terms) = bytes.split_first_chunk::<ADDRESS>()?;
+    let (ends, by_scan) = (i64::from_le_bytes(*terms.last_chunk::<8>()?), terms[1]);
+    let address = IpAddr::from(*address);
+    let network = Network::new(address, terms[0]).ok()?;
+    (network.address() == address && by_scan <= 1).then_some(ListEntry {
+        network,
+        ends: (ends != NEVER).then_some(ends),
+        by_scan: by_scan == 1,
+    })
 }

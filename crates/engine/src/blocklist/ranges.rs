@@ -29,13 +29,13 @@ impl RangeMap {
         let entries = entries.into_iter();
         let mut v4 = Vec::with_capacity(entries.size_hint().0);
         let mut v6 = Vec::new();
-        for entry in entries {
+        entries.for_each(|entry| {
             let (prefix, term) = (entry.network.prefix(), Term::of(&entry));
             match entry.network.address() {
                 IpAddr::V4(first) => v4.push(Covering { first: first.to_bits(), prefix, term }),
                 IpAddr::V6(first) => v6.push(Covering { first: first.to_bits(), prefix, term }),
             }
-        }
+        });
         RangeMap { v4: Ranges4::new(flatten(v4)), v6: Ranges6::new(&flatten(v6)) }
     }
 
