@@ -2,12 +2,13 @@
 //! `deploy/`: a test of one is a test of that very file. Only addresses are replaced, those that the
 //! recipe's first lines name.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-use crate::watched::{Launch, Private, find_in_path, free_port, is_program, on_a_port};
+use crate::ports::{lasting_port, listens, on_a_port};
+use crate::watched::{Launch, Private, find_in_path, is_program};
 
 /// A kind of proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,17 +58,17 @@ impl Proxy {
         let program = self.program().with_context(|| {
             format!("no `{}`: run the tests with `bash .ci/test`, which installs it", self.name())
         })?;
-        on_a_port(free_port, |port| {
+        on_a_port(lasting_port, |port| {
             let prefix = format!("ipwarden-{}-", self.name());
             let directory = tempfile::Builder::new().prefix(&prefix).tempdir()?.keep();
-            let inner = free_port()?;
+            let inner = lasting_port()?;
             for (name, text) in self.recipe() {
-                let text = text.replace("127.0.0.1:8001", &format!("127.0.0.1:{inner}"));
                 let text = match choice {
-                    Choice::Recipes => text,
-                    Choice::Other => self.chosen_otherwise(&text),
+                    Choice::Recipes => (*text).to_owned(),
+                    Choice::Other => self.chosen_otherwise(text),
                 };
-                std::fs::write(directory.join(name), self.adapted(&text, port, backend, gate)?)?;
+                let text = self.adapted(&text, [port, inner], backend, gate)?;
+                std::fs::write(directory.join(name), text)?;
             }
             let own = Private::start_new(
                 Launch {
@@ -79,7 +80,7 @@ impl Proxy {
                     signal: if self == Proxy::Nginx { "TERM" } else { "KILL" },
                     account: None,
                 },
-                |_, port, _| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+                listens,
             )?;
             Ok(Front { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), own })
         })
@@ -114,21 +115,26 @@ impl Proxy {
         }
     }
 
-    /// The text with this test's addresses.
+    /// The text with this test's addresses. The ports: where it listens, and where it asks itself.
     fn adapted(
         self,
         text: &str,
-        port: u16,
+        [port, inner]: [u16; 2],
         backend: SocketAddr,
         gate: SocketAddr,
     ) -> anyhow::Result<String> {
-        let text = text
-            .replace("127.0.0.1:3000", &backend.to_string())
-            .replace("127.0.0.1:8081", &gate.to_string())
-            .replace("port_value: 3000", &format!("port_value: {}", backend.port()))
-            .replace("port_value: 8081", &format!("port_value: {}", gate.port()))
-            .replace("port_value: 8082", &format!("port_value: {}", gate.port()))
-            .replace("8000", &port.to_string());
+        let text = replaced(
+            text,
+            &[
+                ("8000", port.to_string()),
+                ("127.0.0.1:8001", format!("127.0.0.1:{inner}")),
+                ("127.0.0.1:3000", backend.to_string()),
+                ("127.0.0.1:8081", gate.to_string()),
+                ("port_value: 3000", format!("port_value: {}", backend.port())),
+                ("port_value: 8081", format!("port_value: {}", gate.port())),
+                ("port_value: 8082", format!("port_value: {}", gate.port())),
+            ],
+        );
         if self == Proxy::Nginx {
             ensure!(text.contains("http {"), "the recipe has no `http {{`");
             // Debian's nginx keeps these where only root may write.
@@ -187,6 +193,20 @@ impl Proxy {
     }
 }
 
+/// The text with each of these replaced, in one pass: a port put in may hold the number of another.
+fn replaced(text: &str, pairs: &[(&str, String)]) -> String {
+    let (mut done, mut rest) = (String::with_capacity(text.len()), text);
+    let next = |rest: &str| {
+        let found = pairs.iter().filter_map(|(old, new)| Some((rest.find(old)?, old.len(), new)));
+        found.min()
+    };
+    while let Some((at, length, new)) = next(rest) {
+        done.extend([&rest[..at], new.as_str()]);
+        rest = &rest[at + length..];
+    }
+    done + rest
+}
+
 impl Front {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
@@ -199,5 +219,29 @@ impl Front {
     /// If that cannot be read.
     pub fn log(&self) -> anyhow::Result<String> {
         self.own.log()
+    }
+}
+
+impl Drop for Front {
+    /// A test that fails shows what its proxy said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "--- what the proxy on {} said:\n{}",
+                self.address,
+                self.log().unwrap_or_default()
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replaced;
+
+    #[test]
+    fn what_is_put_in_is_not_replaced_itself() {
+        let pairs = [("8000", "30001".to_owned()), (":3000", ":18000".to_owned())];
+        assert_eq!(replaced("on :8000 to :3000, 8000", &pairs), "on :30001 to :18000, 30001");
     }
 }

@@ -5,14 +5,15 @@
 //! this deliberately lacks is `retry-on`, which would repeat requests that a replica has lost.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::watched::{Launch, Private, find_in_path, free_port, is_program, on_a_port};
+use crate::ports::{free_port, listens, on_a_port};
+use crate::watched::{Launch, Private, find_in_path, is_program};
 
 const MISSING: &str = "no `haproxy` in PATH or /usr/sbin: run the tests with `bash .ci/test`, which \
     installs it, or `apt-get install haproxy`";
@@ -123,8 +124,8 @@ fn configuration(port: u16, directory: &Path, backends: &[Backend]) -> String {
     text
 }
 
-fn is_ready(_pid: u32, port: u16, directory: &Path) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() && ask(directory, "show info").is_ok()
+fn is_ready(pid: u32, port: u16, directory: &Path) -> bool {
+    listens(pid, port, directory) && ask(directory, "show info").is_ok()
 }
 
 fn socket(directory: &Path) -> PathBuf {

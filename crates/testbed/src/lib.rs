@@ -18,6 +18,7 @@ pub mod fuzz;
 pub mod geo;
 pub mod haproxy;
 mod pgbouncer;
+mod ports;
 mod postgres;
 pub mod proxy;
 mod redis;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use crate::pgbouncer::{PgBouncer, pgbouncer_private};
+pub use crate::ports::lasting_port;
 pub use crate::postgres::{
     Guest, POSTGRES_VARIABLE, PostgresServer, TestDatabase, postgres, postgres_database,
     postgres_private, postgres_private_with,
@@ -38,7 +40,6 @@ pub use crate::redis::{
     redis_sentinel,
 };
 pub use crate::small_disk::SmallDisk;
-pub use crate::watched::lasting_port;
 
 /// A name that no other test uses, now or in an earlier run: for keys, databases and buckets.
 ///

@@ -1,13 +1,12 @@
 //! A private PgBouncer in front of a private PostgreSQL.
 
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::ports::{free_port, listens, on_a_port};
 use crate::postgres::account;
-use crate::watched::{Account, Launch, Private, find_in_path, free_port, is_program, on_a_port};
+use crate::watched::{Account, Launch, Private, find_in_path, is_program};
 use crate::{PostgresServer, TestDatabase};
 
 const MISSING: &str = "no `pgbouncer` in PATH or /usr/sbin: run the tests with `bash .ci/test`, which \
@@ -76,8 +75,4 @@ impl PgBouncer {
     pub fn start(&self) -> anyhow::Result<()> {
         self.own.start()
     }
-}
-
-fn listens(_pid: u32, port: u16, _directory: &Path) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, anyhow, bail};
 
 pub use self::guest::Guest;
-use crate::watched::{Account, Launch, Private, find_in_path, free_port, is_program, on_a_port};
+use crate::ports::{free_port, on_a_port};
+use crate::watched::{Account, Launch, Private, find_in_path, is_program};
 
 /// Names a running PostgreSQL to use instead of a private one, as `postgres://user@host:port`; its
 /// user may create databases.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 
-use crate::watched::{Launch, Private, find_in_path, free_port, on_a_port};
+use crate::ports::{free_port, on_a_port};
+use crate::watched::{Launch, Private, find_in_path};
 
 mod cluster;
 mod sentinel;

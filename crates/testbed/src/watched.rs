@@ -7,7 +7,6 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -254,41 +253,6 @@ impl Drop for Private {
             let _ = std::fs::remove_dir_all(&self.launch.directory);
         }
     }
-}
-
-/// Runs `start` with ports that `find` finds until it succeeds: between our look and the server's
-/// bind somebody else may take one.
-pub(crate) fn on_a_port<T>(
-    find: fn() -> anyhow::Result<u16>,
-    mut start: impl FnMut(u16) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let mut last = None;
-    for _ in 0..3 {
-        match start(find()?) {
-            Ok(started) => return Ok(started),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.expect("three attempts left three errors"))
-}
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
-    Ok(listener.local_addr()?.port())
-}
-
-/// A port that nobody listens on, and that the kernel gives to no outgoing connection: whoever takes
-/// it may leave it and take it again.
-pub fn lasting_port() -> anyhow::Result<u16> {
-    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-    let range = std::fs::read_to_string(RANGE).context(RANGE)?;
-    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
-    let first: u16 = first.context("the first port of outgoing connections")?;
-    (0..1_000)
-        .map(|_| fastrand::u16(1_024..first))
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .with_context(|| format!("no free port below {first}"))
 }
 
 /// Looks for `program` in the directories of `PATH`.

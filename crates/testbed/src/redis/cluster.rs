@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use super::{ask, directory, has_line, start, until};
-use crate::watched::{Private, find_in_path, free_port, on_a_port};
+use crate::ports::{free_port, on_a_port};
+use crate::watched::{Private, find_in_path};
 
 /// The nodes speak to each other on a port this much higher.
 const BUS: u16 = 10_000;

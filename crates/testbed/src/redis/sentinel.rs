@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::{ask, directory, has_line, launch, start, until};
-use crate::watched::{Private, free_port, on_a_port};
+use crate::ports::{free_port, on_a_port};
+use crate::watched::Private;
 
 /// The name that the sentinel knows the master by.
 const MASTER: &str = "ipwarden";
