@@ -44,6 +44,7 @@ pub mod api_keys;
 pub mod audit_log;
 pub mod blocked_ips;
 pub mod bouncers;
+mod client;
 mod connection;
 pub mod entries;
 mod error;
@@ -73,6 +74,7 @@ mod types;
 pub mod users;
 mod words;
 
+pub use client::Client;
 pub use connection::{Conn, Db};
 pub use error::DbError;
 pub use sqlite::{Create, DataVersion};

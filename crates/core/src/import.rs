@@ -23,7 +23,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::record::Record;
 use ipwarden_engine::sensitive_path::SensitivePaths;
-use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use self::follow::Following;
 pub use self::follow::follow;
@@ -31,7 +31,7 @@ pub use self::input::Input;
 use self::reader::{Batch, Reading};
 use crate::access_log::{LineError, Mark, longest_known};
 use crate::db::leases::{self, Lease};
-use crate::db::request_logs::{self, NewLogged};
+use crate::db::request_logs::{self, NewLogged, UnderWay};
 use crate::db::{Db, DbError, imports};
 use crate::geo::{Geo, Place};
 
@@ -194,13 +194,17 @@ async fn import_under(
         let Ready { found, mark, read_bytes, rows } = batch?;
         imported.join(found);
         let progress = Progress { read_bytes, total_bytes, records: imported.records };
+        let (under_way, is_under_way) = oneshot::channel();
         let write = async {
-            writing.write(mark, rows, &imported, clock()).await?;
+            writing.write(mark, rows, &imported, clock(), under_way).await?;
             report(progress);
             Ok::<_, ImportError>(())
         };
         // The next is turned into rows while this one is written; an error of its reading is told in its turn.
-        let ahead = async { Ok(ready(with, &name, &mut reading, clock()).await) };
+        let ahead = async {
+            let _ = is_under_way.await;
+            Ok(ready(with, &name, &mut reading, clock()).await)
+        };
         ((), next) = tokio::try_join!(write, ahead)?;
     }
     writing.finish(clock()).await?;
@@ -290,6 +294,7 @@ impl Writing<'_> {
         mut rows: Vec<NewLogged>,
         so_far: &Imported,
         now: DateTime<Utc>,
+        under_way: UnderWay,
     ) -> Result<(), ImportError> {
         let Some(mark) = mark else { return self.stay(now).await };
         let progress =
@@ -299,27 +304,16 @@ impl Writing<'_> {
         for row in &mut rows {
             row.recorded_at = recorded_at;
         }
-        let (lease, name, by) = (self.lease.clone(), self.name.to_owned(), self.with.by.to_owned());
-        let (id, started_at) = (self.id, self.started_at);
-        let begun = Arc::new(Mutex::new(id));
-        let tell = begun.clone();
-        request_logs::write(self.with.db, rows, move |conn| {
-            async move {
-                let store_now = conn.clock(now).await?;
-                leases::renew(conn, &lease, store_now).await?;
-                match id {
-                    Some(id) => imports::advance(conn, id, &progress).await,
-                    None => {
-                        let id = imports::begin(conn, &name, &by, &progress, started_at).await?;
-                        *tell.lock() = Some(id);
-                        Ok(())
-                    }
-                }
-            }
-            .boxed()
-        })
-        .await?;
-        self.id = *begun.lock();
+        let step = imports::Step {
+            lease: self.lease.clone(),
+            id: self.id,
+            source: self.name.to_owned(),
+            created_by: self.with.by.to_owned(),
+            started_at: self.started_at,
+            progress,
+            now,
+        };
+        self.id = Some(request_logs::write_telling(self.with.db, rows, step, under_way).await?);
         Ok(())
     }
 

@@ -21,12 +21,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use ipwarden_engine::clock::Moment;
 use ipwarden_engine::spool::{SegmentId, Spool, SpoolError};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::batch::{Batch, Fate, Portion, gather};
-use crate::db::request_logs::{self, NewLogged};
-use crate::db::{Db, DbError, spool_positions};
+use crate::db::request_logs::{self, NewLogged, UnderWay};
+use crate::db::spool_positions::{self, Step};
+use crate::db::{Db, DbError};
 use crate::geo::Geo;
 
 /// The most records that one transaction writes.
@@ -277,9 +278,14 @@ impl Recorder {
         };
         course.note(&batch);
         let records = rows.len() as u64;
-        let write = self.write(&batch.portions, rows, now);
+        let (under_way, is_under_way) = oneshot::channel();
+        let write = self.write(&batch.portions, rows, now, under_way);
         let outcome = if batch.more {
-            let (outcome, next) = tokio::join!(write, self.read(batch.behind(plan), now));
+            let next = async {
+                let _ = is_under_way.await;
+                self.read(batch.behind(plan), now).await
+            };
+            let (outcome, next) = tokio::join!(write, next);
             // What could not be read is read again, and told then.
             *ahead = next.ok();
             outcome
@@ -302,30 +308,28 @@ impl Recorder {
         Ok(Shipped { records, more: batch.more })
     }
 
-    /// Reads a batch and looks up where its addresses are.
+    /// Reads a batch and looks up where its addresses are, on a thread of its own: who feeds the store
+    /// another batch meanwhile is not kept from it.
     async fn read(
         &self,
         plan: Vec<(SegmentId, u64)>,
         now: DateTime<Utc>,
     ) -> Result<Ready, DbError> {
-        let spool = self.spool.clone();
-        let mut batch = tokio::task::spawn_blocking(move || gather(&spool, &plan, BATCH))
-            .await
-            .map_err(|error| DbError::Unreachable(format!("reading the spool failed: {error}")))?;
-        let records: Vec<_> = batch
-            .portions
-            .iter_mut()
-            .flat_map(|portion| std::mem::take(&mut portion.records))
-            .collect();
-        let addresses: Vec<_> = records.iter().map(|record| record.address).collect();
-        // Boxed: the compiler does not follow the types of a Redis connection into those of a task.
-        let places = self.geo.places(&addresses, now).boxed().await;
-        let rows = records
-            .into_iter()
-            .zip(places)
-            .map(|(record, place)| batch::row(record, place, &self.node, now))
-            .collect();
-        Ok(Ready { batch, rows })
+        let (spool, geo, node) = (self.spool.clone(), self.geo.clone(), self.node.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut batch = gather(&spool, &plan, BATCH);
+            let portions = batch.portions.iter_mut();
+            let records: Vec<_> =
+                portions.flat_map(|portion| std::mem::take(&mut portion.records)).collect();
+            let addresses: Vec<_> = records.iter().map(|record| record.address).collect();
+            let places = runtime.block_on(geo.places(&addresses, now));
+            let rows = records.into_iter().zip(places);
+            let rows = rows.map(|(record, place)| batch::row(record, place, &node, now)).collect();
+            Ready { batch, rows }
+        });
+        let failed = |error| DbError::Unreachable(format!("reading a batch failed: {error}"));
+        read.await.map_err(failed)
     }
 
     /// Where each of these segments goes on.
@@ -361,13 +365,10 @@ impl Recorder {
         portions: &[Portion],
         mut rows: Vec<NewLogged>,
         now: DateTime<Utc>,
+        under_way: UnderWay,
     ) -> Result<(), DbError> {
-        let steps: Vec<_> = portions
-            .iter()
-            .filter(|portion| portion.to != portion.from)
-            .map(|portion| (portion.segment.to_string(), portion.from as i64, portion.to as i64))
-            .collect();
-        if steps.is_empty() {
+        let moved = portions.iter().filter(|portion| portion.to != portion.from);
+        if moved.clone().next().is_none() {
             return Ok(());
         }
         // Only now: whoever follows the log relies on a row being there soon after its recorded_at.
@@ -375,19 +376,15 @@ impl Recorder {
         for row in &mut rows {
             row.recorded_at = recorded_at;
         }
-        let node = self.node.clone();
-        request_logs::write(&self.db, rows, move |conn| {
-            async move {
-                for (segment, from, to) in steps {
-                    let step =
-                        spool_positions::advance(conn, &segment, from, to, &node, recorded_at);
-                    step.await?;
-                }
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        let steps: Vec<_> = moved
+            .map(|portion| self.step(portion.segment, portion.from, portion.to, recorded_at))
+            .collect();
+        request_logs::write_telling(&self.db, rows, steps, under_way).await
+    }
+
+    fn step(&self, segment: SegmentId, from: u64, to: u64, at: DateTime<Utc>) -> Step {
+        let (from, to) = (from as i64, to as i64);
+        Step { segment: segment.to_string(), from, to, node: self.node.clone(), at }
     }
 
     /// Removes a segment that is shipped to its end; one with damage is kept aside for its operator.
@@ -423,15 +420,15 @@ impl Recorder {
             self.spool.segments().into_iter().map(|segment| segment.id).collect();
         course.positions.retain(|id, _| there.contains(id));
         let used = course.positions.iter().filter(|(_, position)| **position > 0);
-        let used: Vec<_> = used.map(|(id, position)| (id.to_string(), *position as i64)).collect();
+        let used: Vec<_> = used.map(|(id, position)| (*id, *position)).collect();
         drop(course);
         let now = self.db.clock(now).await?;
-        let node = self.node.clone();
+        let steps: Vec<_> = used.into_iter().map(|(id, at)| self.step(id, at, at, now)).collect();
         self.db
             .run(move |conn| {
                 async move {
-                    for (segment, at) in used {
-                        match spool_positions::advance(conn, &segment, at, at, &node, now).await {
+                    for step in &steps {
+                        match spool_positions::advance(conn, step).await {
                             // Shipped on in between, which is as good.
                             Ok(()) | Err(DbError::Conflict(_)) => {}
                             Err(error) => return Err(error),

@@ -131,7 +131,7 @@ async fn write(db: &Db, address: &str, at: DateTime<Utc>, count: i64) {
         recorded_at: at,
     };
     let batch = (0..count).map(record).collect();
-    request_logs::write(db, batch, |_| async { Ok(()) }.boxed()).await.unwrap();
+    request_logs::write(db, batch, ()).await.unwrap();
 }
 
 /// PostgreSQL judges by a clock of its own, which goes with this one.

@@ -6,12 +6,14 @@ mod common;
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{Store, every_store};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use ipwarden_core::access_log::Mark;
 use ipwarden_core::db::entries::{Entry, NewEntry, Put};
+use ipwarden_core::db::leases::{self, Lease};
 use ipwarden_core::db::list_changes::{self, List, Op};
 use ipwarden_core::db::request_logs::{self, Filter, NewLogged};
+use ipwarden_core::db::spool_positions::{self, Step};
 use ipwarden_core::db::{
-    Conn, Create, Db, DbError, allowed_ips, blocked_ips, nodes, partitions, spool_positions,
+    Create, Db, DbError, allowed_ips, blocked_ips, imports, nodes, partitions,
 };
 
 #[tokio::test]
@@ -246,10 +248,6 @@ fn logged(at: DateTime<Utc>, address: &str, path: &str) -> NewLogged {
     }
 }
 
-fn no_mark(_: &mut Conn) -> BoxFuture<'_, Result<(), DbError>> {
-    async { Ok(()) }.boxed()
-}
-
 #[tokio::test]
 async fn every_field_of_a_record_comes_back_and_so_does_its_absence() {
     every_store(async |store: Store| {
@@ -271,7 +269,7 @@ async fn every_field_of_a_record_comes_back_and_so_does_its_absence() {
             ..logged(chrono::DateTime::UNIX_EPOCH, "192.0.2.255", "")
         };
         let batch = vec![full.clone(), bare.clone()];
-        request_logs::write(&store.db, batch, no_mark).await.unwrap();
+        request_logs::write(&store.db, batch, ()).await.unwrap();
         let page = store
             .db
             .run(|conn| {
@@ -314,7 +312,7 @@ async fn ids_keep_the_order_of_a_batch_whatever_its_addresses() {
         let batch: Vec<_> = (0..rows)
             .map(|number| logged(now(), &address(number), &format!("/{number}")))
             .collect();
-        request_logs::write(&store.db, batch, no_mark).await.unwrap();
+        request_logs::write(&store.db, batch, ()).await.unwrap();
         let page = store
             .db
             .run(|conn| {
@@ -340,7 +338,7 @@ async fn records_come_back_as_they_were_in_pages_without_holes() {
             .map(|i| logged(now() - TimeDelta::days(i / 100 * 400), "2001:db8::7", "/a_%/b"))
             .chain([logged(now(), "192.0.2.1", "/a%_x"), logged(now(), "192.0.3.1", "/axx")])
             .collect();
-        request_logs::write(db, rows, no_mark).await.unwrap();
+        request_logs::write(db, rows, ()).await.unwrap();
         let (mut after, mut seen) = (None, Vec::new());
         loop {
             let page = db
@@ -383,10 +381,8 @@ async fn records_come_back_as_they_were_in_pages_without_holes() {
 async fn a_batch_whose_mark_conflicts_is_not_written() {
     every_store(async |store: Store| {
         let write = async |from, to| {
-            request_logs::write(&store.db, vec![logged(now(), "192.0.2.1", "/")], move |conn| {
-                spool_positions::advance(conn, "s1", from, to, "n1", now()).boxed()
-            })
-            .await
+            let step = Step { segment: "s1".to_owned(), from, to, node: "n1".into(), at: now() };
+            request_logs::write(&store.db, vec![logged(now(), "192.0.2.1", "/")], vec![step]).await
         };
         write(0, 10).await.unwrap();
         write(10, 20).await.unwrap();
@@ -405,6 +401,50 @@ async fn a_batch_whose_mark_conflicts_is_not_written() {
 }
 
 #[tokio::test]
+async fn an_import_that_lost_its_lease_writes_nothing() {
+    every_store(async |store: Store| {
+        let acquire = async |holder: &'static str, now: DateTime<Utc>| {
+            let ttl = TimeDelta::seconds(30);
+            let lease = store
+                .db
+                .transaction(move |conn| leases::acquire(conn, "import", holder, ttl, now).boxed());
+            lease.await.unwrap().unwrap()
+        };
+        let clock = store.db.clock(now()).await.unwrap();
+        let slow = acquire("slow", clock).await;
+        let quick = acquire("quick", clock + TimeDelta::seconds(40)).await;
+        let write = async |lease: &Lease, id, lines| {
+            let mark = Mark { length: 9 * lines, digest: [7; 32], lines };
+            let progress = imports::Progress { mark, records: lines, unreadable: 0 };
+            let step = imports::Step {
+                lease: lease.clone(),
+                id,
+                source: "access.log".to_owned(),
+                created_by: "cli:test".to_owned(),
+                started_at: now(),
+                progress,
+                now: now(),
+            };
+            request_logs::write(&store.db, vec![logged(now(), "192.0.2.1", "/")], step).await
+        };
+        let conflict = write(&slow, None, 1).await;
+        assert!(matches!(conflict, Err(DbError::Conflict(_))), "{conflict:?}");
+        let id = write(&quick, None, 1).await.unwrap();
+        assert_eq!(write(&quick, Some(id), 2).await.unwrap(), id);
+        let count = store.db.run(|conn| request_logs::count(conn).boxed()).await.unwrap();
+        assert_eq!(count, 2);
+        let marks = store.db.run(|conn| imports::marks(conn).boxed()).await.unwrap();
+        assert_eq!(marks, [Mark { length: 18, digest: [7; 32], lines: 2 }]);
+        let held = store.db.run(|conn| leases::holder(conn, "import", now()).boxed()).await;
+        let (holder, until) = held.unwrap().unwrap();
+        assert_eq!(holder, "quick");
+        let lasts = until - store.db.clock(now()).await.unwrap();
+        assert!(lasts <= quick.ttl && lasts > quick.ttl / 2, "each step keeps it: {lasts}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn retention_drops_old_days_but_not_what_was_imported_lately() {
     every_store(async |store: Store| {
         let old = now() - TimeDelta::days(40);
@@ -412,7 +452,7 @@ async fn retention_drops_old_days_but_not_what_was_imported_lately() {
         let mut imported = logged(old - TimeDelta::days(1), "192.0.2.1", "/imported");
         imported.recorded_at = now();
         let fresh = logged(now(), "192.0.2.1", "/fresh");
-        request_logs::write(&store.db, vec![stale, imported, fresh], no_mark).await.unwrap();
+        request_logs::write(&store.db, vec![stale, imported, fresh], ()).await.unwrap();
         let dropped = partitions::drop_old(&store.db, TimeDelta::days(30), now()).await.unwrap();
         assert_eq!(dropped, 1);
         let left = store
@@ -425,9 +465,7 @@ async fn retention_drops_old_days_but_not_what_was_imported_lately() {
         let paths: Vec<_> = left.iter().map(|row| row.path.as_str()).collect();
         assert_eq!(paths, ["/fresh", "/imported"]);
         // The dropped day is made again when it is needed.
-        request_logs::write(&store.db, vec![logged(old, "192.0.2.1", "/again")], no_mark)
-            .await
-            .unwrap();
+        request_logs::write(&store.db, vec![logged(old, "192.0.2.1", "/again")], ()).await.unwrap();
     })
     .await;
 }

@@ -8,10 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Store, every_store, finish, now};
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use ipwarden_core::db::request_logs::{self, NewLogged};
-use ipwarden_core::db::{Conn, DbError};
 use ipwarden_core::keys::{Keys, Role};
 use ipwarden_testbed::geo::write_city;
 use serde_json::json;
@@ -141,10 +139,6 @@ async fn the_log_is_filtered_and_characters_mean_themselves() {
     .await;
 }
 
-fn no_mark(_: &mut Conn) -> BoxFuture<'_, Result<(), DbError>> {
-    async { Ok(()) }.boxed()
-}
-
 #[tokio::test]
 async fn following_shows_what_is_recorded_until_it_is_interrupted() {
     every_store(async |store: Store| {
@@ -169,7 +163,7 @@ async fn following_shows_what_is_recorded_until_it_is_interrupted() {
                 node: "n1".into(),
                 recorded_at: now(),
             };
-            request_logs::write(&store.db, vec![row], no_mark).await.unwrap();
+            request_logs::write(&store.db, vec![row], ()).await.unwrap();
             let mut line = String::new();
             lines.read_line(&mut line).unwrap();
             let shown: serde_json::Value = serde_json::from_str(&line).unwrap();

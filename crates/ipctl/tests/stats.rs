@@ -5,7 +5,6 @@ mod common;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{Store, every_store, now};
-use futures_util::FutureExt;
 use ipwarden_core::db::request_logs::{self, NewLogged};
 use serde_json::json;
 
@@ -38,7 +37,7 @@ async fn log(
         recorded_at: from + TimeDelta::seconds(n),
     };
     let rows = (0..i64::from(count)).map(row).collect();
-    request_logs::write(&store.db, rows, |_| async { Ok(()) }.boxed()).await.unwrap();
+    request_logs::write(&store.db, rows, ()).await.unwrap();
 }
 
 const SPAN: [&str; 5] = ["stats", "--since", "2026-03-01T08:10", "--until", "2026-03-01T11:00"];

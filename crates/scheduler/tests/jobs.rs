@@ -54,7 +54,7 @@ async fn log(db: &Db, at: DateTime<Utc>) {
         node: "a".into(),
         recorded_at: at,
     };
-    request_logs::write(db, vec![row], |_| async { Ok(()) }.boxed()).await.unwrap();
+    request_logs::write(db, vec![row], ()).await.unwrap();
 }
 
 async fn block(db: &Db, network: &str, ends: DateTime<Utc>) {

@@ -130,7 +130,7 @@ pub struct Scan {
 /// `[store]`: how the store is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Store {
-    /// The most connections that one process holds to PostgreSQL. Default 10.
+    /// The most connections that one process holds to PostgreSQL, one of them for the log. Default 10.
     pub max_connections: u32,
 }
 

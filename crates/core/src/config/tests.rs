@@ -194,7 +194,7 @@ fn every_bad_value_is_told_with_its_key_and_what_is_right() {
         ("scan.window = '25h'", "scan.window", "from 1m to 1d"),
         ("scan.sensitive_paths = ['admin']", "scan.sensitive_paths", "begin with `/`"),
         ("scan.auto_block = 'no'", "scan.auto_block", "true or false"),
-        ("store.max_connections = 1", "store.max_connections", "from 2"),
+        ("store.max_connections = 2", "store.max_connections", "from 3"),
         ("log.level = 'loud=very'", "log.level", "write error, warn"),
         ("log.format = 'xml'", "log.format", "`text` or `json`"),
         ("quotas = 'x'", "quotas", "[[quotas]]"),

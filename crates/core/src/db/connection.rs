@@ -51,7 +51,8 @@ impl Db {
         Ok(Db::Sqlite(SqlitePool::open(path, create).await?))
     }
 
-    /// Prepares a pool for the PostgreSQL at `url`; connects when it is first used.
+    /// Prepares for the PostgreSQL at `url` so many connections, one of them for the log's batches, but a
+    /// pool of at least one besides; connects when they are first used.
     ///
     /// # Errors
     /// [`DbError::Url`] when the URL or its certificates cannot be read.

@@ -13,10 +13,12 @@ use diesel_async::RunQueryDsl;
 use ipwarden_engine::network::{Network, canonical};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::schema::{forgotten, forgotten_nodes};
 use super::types::{MaybeNet, MaybeTs, NetValue, TsValue};
-use super::{Conn, DbError};
+use super::{Client, Conn, DbError};
 
 /// For how long late records are known: as long as the position of a segment is remembered.
 pub const KEPT: TimeDelta = TimeDelta::days(35);
@@ -156,6 +158,25 @@ pub async fn since(conn: &mut Conn, at: DateTime<Utc>) -> Result<Vec<Tombstone>,
         prefix,
         salt,
         digest,
+    };
+    Ok(rows.into_iter().map(tombstone).collect())
+}
+
+/// The same as [`since`], where a batch is copied.
+///
+/// # Errors
+/// As any statement.
+pub(super) async fn since_by(
+    client: &Client,
+    at: DateTime<Utc>,
+) -> Result<Vec<Tombstone>, DbError> {
+    let sql = "select at, prefix, salt, digest from forgotten where at > $1";
+    let rows = client.rows(sql, &[(&at, Type::TIMESTAMPTZ)]).await?;
+    let tombstone = |row: Row| Tombstone {
+        at: row.get(0),
+        prefix: row.get(1),
+        salt: row.get(2),
+        digest: row.get(3),
     };
     Ok(rows.into_iter().map(tombstone).collect())
 }

@@ -3,10 +3,15 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio_postgres::types::Type;
 
+use super::client::Parameter;
+use super::leases::{self, Lease};
 use super::schema::imports;
 use super::types::{MaybeTs, TsValue};
-use super::{Conn, DbError};
+use super::{Client, Conn, DbError, request_logs};
 use crate::access_log::Mark;
 
 /// How far an import has come.
@@ -40,26 +45,63 @@ pub async fn has(conn: &mut Conn, source: &str) -> Result<bool, DbError> {
     Ok(first.is_some())
 }
 
+/// An import comes to a mark, which is said with the rows that were read up to there, and only by who holds
+/// its lease.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The import's.
+    pub lease: Lease,
+    /// Of its row; `None` where it begins.
+    pub id: Option<i64>,
+    /// What is read.
+    pub source: String,
+    /// Who imports.
+    pub created_by: String,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// How far it has come.
+    pub progress: Progress,
+    /// Now, by this machine's clock.
+    pub now: DateTime<Utc>,
+}
+
+/// Told is the id of the import's row.
+impl request_logs::Marking for Step {
+    type Told = i64;
+
+    fn insert<'c>(&'c self, conn: &'c mut Conn) -> BoxFuture<'c, Result<i64, DbError>> {
+        async move {
+            let store_now = conn.clock(self.now).await?;
+            leases::renew(conn, &self.lease, store_now).await?;
+            match self.id {
+                Some(id) => advance(conn, id, &self.progress).await.map(|()| id),
+                None => begin(conn, self).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn copy<'c>(&'c self, client: &'c Client) -> BoxFuture<'c, Result<i64, DbError>> {
+        async move {
+            leases::renew_by(client, &self.lease).await?;
+            self.copied(client).await
+        }
+        .boxed()
+    }
+}
+
 /// Begins an import that has come this far; returns its id.
-///
-/// # Errors
-/// As any statement.
-pub async fn begin(
-    conn: &mut Conn,
-    source: &str,
-    created_by: &str,
-    progress: &Progress,
-    started_at: DateTime<Utc>,
-) -> Result<i64, DbError> {
+async fn begin(conn: &mut Conn, step: &Step) -> Result<i64, DbError> {
+    let progress = &step.progress;
     let row = (
-        imports::source.eq(source.to_owned()),
+        imports::source.eq(step.source.clone()),
         imports::length.eq(signed(progress.mark.length)),
         imports::digest.eq(hexadecimal(&progress.mark.digest)),
         imports::lines.eq(signed(progress.mark.lines)),
         imports::records.eq(signed(progress.records)),
         imports::unreadable.eq(signed(progress.unreadable)),
-        imports::created_by.eq(created_by.to_owned()),
-        imports::started_at.eq(TsValue(started_at)),
+        imports::created_by.eq(step.created_by.clone()),
+        imports::started_at.eq(TsValue(step.started_at)),
     );
     on!(conn, |c| diesel::insert_into(imports::table)
         .values(row)
@@ -68,11 +110,8 @@ pub async fn begin(
         .await)
 }
 
-/// Moves an import on, in the transaction that writes what was read.
-///
-/// # Errors
-/// As any statement.
-pub async fn advance(conn: &mut Conn, id: i64, progress: &Progress) -> Result<(), DbError> {
+/// Moves an import on.
+async fn advance(conn: &mut Conn, id: i64, progress: &Progress) -> Result<(), DbError> {
     let row = (
         imports::length.eq(signed(progress.mark.length)),
         imports::digest.eq(hexadecimal(&progress.mark.digest)),
@@ -82,6 +121,36 @@ pub async fn advance(conn: &mut Conn, id: i64, progress: &Progress) -> Result<()
     );
     on!(conn, |c| diesel::update(imports::table.find(id)).set(row).execute(c).await)?;
     Ok(())
+}
+
+impl Step {
+    /// What [`begin`] and [`advance`] do, where a batch is copied.
+    async fn copied(&self, client: &Client) -> Result<i64, DbError> {
+        let progress = &self.progress;
+        let numbers = [progress.mark.length, progress.mark.lines, progress.records];
+        let [length, lines, records] = numbers.map(signed);
+        let (unreadable, digest) =
+            (signed(progress.unreadable), hexadecimal(&progress.mark.digest));
+        let mut parameters: Vec<Parameter<'_>> = vec![
+            (&length, Type::INT8),
+            (&digest, Type::TEXT),
+            (&lines, Type::INT8),
+            (&records, Type::INT8),
+            (&unreadable, Type::INT8),
+        ];
+        if let Some(id) = &self.id {
+            parameters.push((id, Type::INT8));
+            let sql = "update imports set length = $1, digest = $2, lines = $3, records = $4, \
+                unreadable = $5 where id = $6";
+            return client.change(sql, &parameters).await.map(|_| *id);
+        }
+        parameters.push((&self.source, Type::TEXT));
+        parameters.push((&self.created_by, Type::TEXT));
+        parameters.push((&self.started_at, Type::TIMESTAMPTZ));
+        let sql = "insert into imports (length, digest, lines, records, unreadable, source, \
+            created_by, started_at) values ($1, $2, $3, $4, $5, $6, $7, $8) returning id";
+        Ok(client.rows(sql, &parameters).await?[0].get(0))
+    }
 }
 
 /// Says that an import came to the end of its file.

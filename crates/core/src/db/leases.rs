@@ -10,10 +10,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use tokio_postgres::types::Type;
 
+use super::client::Parameter;
 use super::schema::leases;
 use super::types::TsValue;
-use super::{Conn, DbError};
+use super::{Client, Conn, DbError};
 
 /// A lease that was had when it was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,9 +81,28 @@ pub async fn renew(conn: &mut Conn, lease: &Lease, now: DateTime<Utc>) -> Result
         .set(leases::expires_at.eq(TsValue(now + lease.ttl)))
         .execute(c)
         .await)?;
-    match renewed {
-        1 => Ok(()),
-        _ => Err(DbError::Conflict(format!("somebody else has taken the lease `{}`", lease.name))),
+    lease.renewed(renewed)
+}
+
+/// The same as [`renew`], where a batch is copied.
+pub(super) async fn renew_by(client: &Client, lease: &Lease) -> Result<(), DbError> {
+    let ttl = lease.ttl.num_microseconds().unwrap_or(i64::MAX);
+    let sql = "update leases set expires_at = clock_timestamp() + $3 * interval '1 microsecond' \
+        where name = $1 and fencing = $2";
+    let parameters: [Parameter<'_>; 3] =
+        [(&lease.name, Type::TEXT), (&lease.fencing, Type::INT8), (&(ttl as f64), Type::FLOAT8)];
+    lease.renewed(client.change(sql, &parameters).await? as usize)
+}
+
+impl Lease {
+    fn renewed(&self, rows: usize) -> Result<(), DbError> {
+        match rows {
+            1 => Ok(()),
+            _ => {
+                let what = format!("somebody else has taken the lease `{}`", self.name);
+                Err(DbError::Conflict(what))
+            }
+        }
     }
 }
 

@@ -153,9 +153,14 @@ struct Start {
 async fn create(conn: &mut Conn, day: NaiveDate) -> Result<(), DbError> {
     let next = day.checked_add_days(Days::new(1)).unwrap_or(day);
     let name = name(day);
-    // Attaching waits for nobody who reads or writes other days; `partition of` would.
+    // Attaching waits for nobody who reads or writes other days; `partition of` would. It takes the index that
+    // is there in place of the parent's, which has 32 pages to a range: each range that is full is to be
+    // summarised, and of such wishes the server remembers 256 until it looks after them, in a minute, and
+    // logs each one more. So it does from some 40,000 records a second on, and not from 5,000.
     conn.batch(&format!(
         "create table {name} (like request_logs including defaults including constraints); \
+         create index on {name} using brin (at, recorded_at) \
+         with (pages_per_range = 256, autosummarize = on); \
          alter table request_logs attach partition {name} for values from ('{day} 00:00:00+00') \
          to ('{next} 00:00:00+00')"
     ))
@@ -255,4 +260,65 @@ fn name(day: NaiveDate) -> String {
 
 fn day(partition: &str) -> Option<NaiveDate> {
     NaiveDate::parse_from_str(partition.strip_prefix("request_logs_")?, "%Y%m%d").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::request_logs::{self, NewLogged};
+
+    #[tokio::test]
+    async fn a_day_has_each_index_of_its_log_once() {
+        let database = ipwarden_testbed::postgres_database().expect("PostgreSQL runs");
+        let db = Db::postgres(database.url(), 2).expect("its URL is one");
+        db.migrate().await.expect("it is empty");
+        let day = NaiveDate::from_ymd_opt(2026, 11, 23).expect("there is one");
+        ensure(&db, &[day].into()).await.expect("it can be made");
+        // By what they are on, and whether the log's own has them as its part.
+        let check = "do $$ declare found text; begin \
+            select string_agg(substring(indexdef from 'USING (.*)'), '; ' order by indexdef) \
+            into found from pg_indexes join pg_inherits on inhrelid = indexname::regclass \
+            where tablename = 'request_logs_20261123'; \
+            assert found = 'btree (address, at); btree (at) WHERE sensitive; brin (at, recorded_at) \
+            WITH (pages_per_range=''256'', autosummarize=''on'')', found; \
+            assert (select count(*) = 3 from pg_indexes where tablename = 'request_logs_20261123'); \
+            end $$";
+        db.run(move |conn| conn.batch(check).boxed()).await.expect("each is there");
+    }
+
+    #[tokio::test]
+    async fn a_day_that_another_process_dropped_is_made_again() {
+        let database = ipwarden_testbed::postgres_database().expect("PostgreSQL runs");
+        let open = || Db::postgres(database.url(), 2).expect("its URL is one");
+        let db = open();
+        db.migrate().await.expect("it is empty");
+        let old = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let write = async || {
+            let row = NewLogged {
+                at: old,
+                address: "192.0.2.1".parse().expect("it is an address"),
+                method: "GET".to_owned(),
+                path: "/".to_owned(),
+                status: 200,
+                verdict: "allowed",
+                sensitive: false,
+                identity: None,
+                country: None,
+                city: None,
+                asn: None,
+                user_agent: None,
+                reference: None,
+                node: "a".into(),
+                recorded_at: old,
+            };
+            request_logs::write(&db, vec![row], ()).await
+        };
+        write().await.expect("its day is made");
+        let later = old + TimeDelta::days(40);
+        let dropped = drop_old(&open(), TimeDelta::days(30), later).await.expect("it is old");
+        assert_eq!(dropped, 1);
+        let refused = write().await;
+        assert!(matches!(refused, Err(DbError::Query(_))), "{refused:?}");
+        write().await.expect("its day is made again");
+    }
 }

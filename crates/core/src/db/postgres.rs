@@ -14,7 +14,11 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::client::Client;
 use super::connection::Conn;
 use super::error::DbError;
 use super::tls::Target;
@@ -29,9 +33,13 @@ pub struct PostgresPool {
     pool: Pool<AsyncPgConnection>,
     limit: Duration,
     known_days: Arc<Mutex<HashSet<NaiveDate>>>,
+    /// Made when it is first used.
+    client: Arc<tokio::sync::Mutex<Option<Client>>>,
     /// Whether transactions are rolled back at their end.
     pub(super) rehearsal: bool,
 }
+
+type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
 /// A frozen server would otherwise hold a caller for as long as it is frozen.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -48,18 +56,28 @@ const SETTINGS: &str = "set statement_timeout = '30s'; set lock_timeout = '5s'; 
 const USUAL_LIMIT: &str = "set statement_timeout = '30s'";
 
 impl PostgresPool {
+    /// Of so many connections, one of them the [`Client`].
     pub(super) fn new(url: &str, max_connections: usize) -> Result<PostgresPool, DbError> {
         let target = Arc::new(Target::parse(url)?);
-        let pool = pool_of(&target, max_connections)?;
+        let pool = pool_of(&target, max_connections.saturating_sub(1).max(1))?;
         let name = StoreUrl::Postgres(url.to_owned()).to_string().into();
         let known_days = Arc::default();
-        Ok(PostgresPool { name, target, pool, limit: CALL_LIMIT, known_days, rehearsal: false })
+        Ok(PostgresPool {
+            name,
+            target,
+            pool,
+            limit: CALL_LIMIT,
+            known_days,
+            client: Arc::default(),
+            rehearsal: false,
+        })
     }
 
     /// The same server by a connection of its own, made when it is first used: those of the pool may
     /// lead nowhere.
     pub(super) fn apart(&self) -> Result<PostgresPool, DbError> {
-        Ok(PostgresPool { pool: pool_of(&self.target, 1)?, ..self.clone() })
+        let pool = pool_of(&self.target, 1)?;
+        Ok(PostgresPool { pool, client: Arc::default(), ..self.clone() })
     }
 
     pub(super) fn with_timeout(&self, limit: Duration) -> PostgresPool {
@@ -81,6 +99,65 @@ impl PostgresPool {
         let connected = tokio::time::timeout(CONNECT_LIMIT, connect(&self.target)).await;
         let connected = connected.map_err(|_| self.unreachable(&LATE))?;
         connected.map_err(|error| self.unreachable(&error))
+    }
+
+    /// Runs a body in one transaction of a [`Client`], as [`Db::transaction`](super::Db::transaction) does
+    /// of a [`Conn`]. There is one such client: bodies take turns.
+    pub(super) async fn copying<T, F>(&self, body: F) -> Result<T, DbError>
+    where
+        F: for<'c> FnOnce(&'c Client) -> BoxFuture<'c, Result<T, DbError>> + Send,
+    {
+        let turn = tokio::time::timeout(self.limit, self.client.lock()).await;
+        let mut kept = turn.map_err(|_| self.unreachable(&LATE))?;
+        // Not kept while it is at work: whoever gives up in between ends it.
+        let client = match kept.take() {
+            Some(client) => {
+                match tokio::time::timeout(CONNECT_LIMIT, client.batch("begin")).await {
+                    Ok(Ok(())) => client,
+                    Ok(Err(_)) | Err(_) => {
+                        // It may have led nowhere for long.
+                        drop(client);
+                        self.client().await?
+                    }
+                }
+            }
+            None => self.client().await?,
+        };
+        let mut committing = false;
+        let outcome = tokio::time::timeout(self.limit, async {
+            let value = body(&client).await?;
+            committing = !self.rehearsal;
+            client.batch(if self.rehearsal { "rollback" } else { "commit" }).await?;
+            Ok(value)
+        })
+        .await
+        .unwrap_or(Err(DbError::Timeout(self.limit)));
+        match outcome {
+            Ok(value) => {
+                *kept = Some(client);
+                Ok(value)
+            }
+            Err(error @ (DbError::Query(_) | DbError::Conflict(_))) => {
+                let rolled_back = tokio::time::timeout(LOOK_LIMIT, client.batch("rollback")).await;
+                *kept = matches!(rolled_back, Ok(Ok(()))).then_some(client);
+                Err(error)
+            }
+            Err(error) if committing => Err(error.unconfirmed()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A new one, in a transaction.
+    async fn client(&self) -> Result<Client, DbError> {
+        let connected = tokio::time::timeout(CONNECT_LIMIT, async {
+            let dialled = dial(&self.target).await;
+            let (client, connection) = dialled.map_err(|error| self.unreachable(&chain(&error)))?;
+            let client = Client::new(client, tokio::spawn(connection).abort_handle());
+            client.batch(SETTINGS).await?;
+            client.batch("begin").await?;
+            Ok(client)
+        });
+        connected.await.map_err(|_| self.unreachable(&LATE))?
     }
 
     pub(super) async fn run<T, F>(&self, body: F) -> Result<T, DbError>
@@ -172,17 +249,21 @@ fn pool_of(
         .map_err(|error| DbError::Url(error.to_string()))
 }
 
-async fn connect(target: &Target) -> diesel::ConnectionResult<AsyncPgConnection> {
+async fn dial(
+    target: &Target,
+) -> Result<(tokio_postgres::Client, Connection<Socket, Stream>), tokio_postgres::Error> {
     let mut config = target.config.clone();
     config.connect_timeout(CONNECT_LIMIT);
     config.keepalives_idle(Duration::from_secs(15)).tcp_user_timeout(CALL_LIMIT);
     if config.get_application_name().is_none() {
         config.application_name("ipwarden");
     }
-    let (client, connection) = config
-        .connect(target.tls.clone())
-        .await
-        .map_err(|error| ConnectionError::BadConnection(chain(&error)))?;
+    config.connect(target.tls.clone()).await
+}
+
+async fn connect(target: &Target) -> diesel::ConnectionResult<AsyncPgConnection> {
+    let (client, connection) =
+        dial(target).await.map_err(|error| ConnectionError::BadConnection(chain(&error)))?;
     let mut connection =
         AsyncPgConnection::try_from_client_and_connection(client, connection).await?;
     let told = connection.batch_execute(SETTINGS).await;
@@ -192,7 +273,7 @@ async fn connect(target: &Target) -> diesel::ConnectionResult<AsyncPgConnection>
 
 /// tokio-postgres says "error connecting to server" and keeps the reason in its source; what PostgreSQL
 /// adds as a detail or a hint stands on a line of its own, and a log has one line for an event.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,6 +1,8 @@
 //! `request_logs`: one row per request, refused ones included.
 
+mod copying;
 mod forget;
+mod inserting;
 mod reading;
 mod rows;
 
@@ -8,25 +10,20 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use diesel::dsl::sql;
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Oid};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::RunQueryDsl;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
-use self::forget::remembered;
 pub use self::forget::{count_of, erase};
 pub use self::reading::{Cursor, Filter, behind, end, page};
-use self::rows::{FromStatement, Rows};
-use super::schema::{request_logs, touched_hours};
-use super::types::{AddrValue, Ts, TsValue};
-use super::{Conn, Db, DbError, partitions};
-
-/// PostgreSQL gives ids in blocks of so many (see `migrations`).
-const BLOCK: usize = 10_000;
+use super::schema::request_logs;
+use super::types::{AddrValue, TsValue};
+use super::{Client, Conn, Db, DbError, partitions};
 
 /// A request that was answered.
 #[derive(Clone, Debug, PartialEq, Queryable, Serialize)]
@@ -89,33 +86,82 @@ pub struct NewLogged {
     pub recorded_at: DateTime<Utc>,
 }
 
-/// Writes a batch, and whatever marks it as written, in one transaction. What was to be forgotten in
-/// between is left out.
+/// What marks a batch as written, in the transaction that writes it: how far that has come which it was
+/// read from. The first thing there, so that a batch is not sent when its mark conflicts.
+pub trait Marking: Send + 'static {
+    /// What the store says to it.
+    type Told: Send + 'static;
+
+    /// Sets it in SQLite.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] when the batch is somebody else's to write, and as any statement.
+    fn insert<'c>(&'c self, conn: &'c mut Conn) -> BoxFuture<'c, Result<Self::Told, DbError>>;
+
+    /// Sets it in PostgreSQL, where the batch is copied.
+    ///
+    /// # Errors
+    /// The same.
+    fn copy<'c>(&'c self, client: &'c Client) -> BoxFuture<'c, Result<Self::Told, DbError>>;
+}
+
+/// None: for the batches of tests, which nobody would write again.
+impl Marking for () {
+    type Told = ();
+
+    fn insert<'c>(&'c self, _: &'c mut Conn) -> BoxFuture<'c, Result<(), DbError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn copy<'c>(&'c self, _: &'c Client) -> BoxFuture<'c, Result<(), DbError>> {
+        ready(Ok(())).boxed()
+    }
+}
+
+/// Writes a batch, and what marks it as written, in one transaction. What was to be forgotten in between
+/// is left out.
 ///
 /// # Errors
-/// As any statement; then nothing of the batch was written.
-pub async fn write<F>(db: &Db, batch: Vec<NewLogged>, mark: F) -> Result<(), DbError>
-where
-    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<(), DbError>> + Send + 'static,
-{
-    let days: BTreeSet<_> = batch.iter().map(|row| row.at.date_naive()).collect();
+/// As any statement; then nothing of the batch was written, but with [`DbError::Unconfirmed`].
+pub async fn write<M: Marking>(
+    db: &Db,
+    batch: Vec<NewLogged>,
+    mark: M,
+) -> Result<M::Told, DbError> {
+    let (under_way, _) = oneshot::channel();
+    write_telling(db, batch, mark, under_way).await
+}
+
+/// Is dropped when a store that is asked for nothing else takes in a batch, or will not get it: from then on
+/// whoever writes it waits, and has the time to prepare the next. Before, each moment that it is late is
+/// one in which the store does nothing.
+pub type UnderWay = oneshot::Sender<()>;
+
+/// The same as [`write()`], and tells when the batch is [`UnderWay`].
+///
+/// # Errors
+/// As [`write()`].
+pub async fn write_telling<M: Marking>(
+    db: &Db,
+    batch: Vec<NewLogged>,
+    mark: M,
+    under_way: UnderWay,
+) -> Result<M::Told, DbError> {
+    let days: BTreeSet<_> = by_hour(&batch).map(|rows| rows[0].at.date_naive()).collect();
     partitions::ensure(db, &days).await?;
-    let outcome = db
-        .transaction(move |conn| {
-            async move {
-                // The mark first: when it conflicts, the batch need not be sent.
-                mark(conn).await?;
-                let batch = remembered(conn, batch).await?;
-                touch(conn, &batch).await?;
-                insert(conn, batch).await
-            }
-            .boxed()
-        })
-        .await;
-    if let Err(DbError::Query(error)) = &outcome
-        && error.to_string().contains("no partition of relation")
+    let outcome = match db {
+        Db::Postgres(pool) => copying::write(pool, batch, mark, under_way).await,
+        Db::Sqlite(_) => {
+            // It writes on a thread of its own.
+            drop(under_way);
+            inserting::write(db, batch, mark).await
+        }
+    };
+    if let Err(DbError::Query(DieselError::DatabaseError(DatabaseErrorKind::CheckViolation, _))) =
+        &outcome
     {
-        // Retention of another process dropped the day in between: the next try makes it again.
+        // Such is a row without a partition, too: retention of another process may have dropped the day in
+        // between. The next try makes it again.
         partitions::forget(db);
     }
     outcome
@@ -129,116 +175,22 @@ pub async fn count(conn: &mut Conn) -> Result<i64, DbError> {
     on!(conn, |c| request_logs::table.count().get_result(c).await)
 }
 
-/// Notes the hours that the scan has to look at again.
-async fn touch(conn: &mut Conn, batch: &[NewLogged]) -> Result<(), DbError> {
-    let mut touched = BTreeSet::new();
-    for row in batch {
-        let hour = row.at.duration_trunc(TimeDelta::hours(1)).unwrap_or(row.at);
-        touched.insert((hour, row.node.clone(), row.recorded_at));
-    }
-    // Never the same again, whatever the clock says: by it the scan sees that an hour was touched anew.
-    let later = match conn {
-        Conn::Postgres(_) => {
-            "greatest(excluded.recorded_at, touched_hours.recorded_at + interval '1 microsecond')"
-        }
-        Conn::Sqlite(_) => "max(excluded.recorded_at, touched_hours.recorded_at + 1)",
-    };
-    // In the order of the set, so that two writers never wait for each other in a circle.
-    for (hour, node, recorded_at) in touched {
-        let row = (
-            touched_hours::hour.eq(TsValue(hour)),
-            touched_hours::node.eq(node.to_string()),
-            touched_hours::recorded_at.eq(TsValue(recorded_at)),
-        );
-        on!(conn, |c| diesel::insert_into(touched_hours::table)
-            .values(row)
-            .on_conflict((touched_hours::hour, touched_hours::node))
-            .do_update()
-            .set(touched_hours::recorded_at.eq(sql::<Ts>(later)))
-            .execute(c)
-            .await)?;
-    }
-    Ok(())
+/// The hours that the scan has to look at again, of which node, and since when. In an order, so that two
+/// writers never wait for each other in a circle.
+fn touched(batch: &[NewLogged]) -> BTreeSet<(DateTime<Utc>, Arc<str>, DateTime<Utc>)> {
+    let start = |row: &NewLogged| DateTime::from_timestamp(hour(row) * 3_600, 0).unwrap_or(row.at);
+    let first = |rows: &[NewLogged]| (start(&rows[0]), rows[0].node.clone(), rows[0].recorded_at);
+    by_hour(batch).map(first).collect()
 }
 
-async fn insert(conn: &mut Conn, batch: Vec<NewLogged>) -> Result<(), DbError> {
-    match conn {
-        Conn::Postgres(c) => insert_postgres(c, batch).await,
-        Conn::Sqlite(c) => insert_sqlite(c, batch).await,
-    }
+/// Hours since the Unix epoch.
+fn hour(row: &NewLogged) -> i64 {
+    row.at.timestamp().div_euclid(3_600)
 }
 
-async fn insert_postgres(
-    c: &mut diesel_async::AsyncPgConnection,
-    batch: Vec<NewLogged>,
-) -> Result<(), DbError> {
-    for block in batch.chunks(BLOCK) {
-        let row = sql::<Oid>("'request_log_row'::regtype::oid");
-        let first_id = sql::<BigInt>("nextval('request_log_ids')");
-        let (row, first_id) = diesel::select((row, first_id)).get_result(c).await?;
-        diesel::sql_query(
-            "insert into request_logs (id, at, address, method, path, status, verdict, sensitive, \
-             identity, country, city, asn, user_agent, reference, node, recorded_at) \
-             select * from unnest($1::request_log_row[])",
-        )
-        .bind::<FromStatement, _>(Rows::of(block, first_id, row))
-        .execute(c)
-        .await?;
-    }
-    Ok(())
-}
-
-async fn insert_sqlite(
-    c: &mut super::connection::SqliteConn,
-    batch: Vec<NewLogged>,
-) -> Result<(), DbError> {
-    // 15 columns: 100 rows stay far below SQLite's 32,766 parameters, and are its fastest size.
-    let mut rows = batch.into_iter().map(Row::from).peekable();
-    while rows.peek().is_some() {
-        let some: Vec<Row> = rows.by_ref().take(100).collect();
-        insert_batch!(c, diesel::insert_into(request_logs::table).values(some))?;
-    }
-    Ok(())
-}
-
-#[derive(Insertable)]
-#[diesel(table_name = request_logs, treat_none_as_default_value = false)]
-struct Row {
-    at: TsValue,
-    address: AddrValue,
-    method: String,
-    path: String,
-    status: i16,
-    verdict: &'static str,
-    sensitive: bool,
-    identity: Option<String>,
-    country: Option<String>,
-    city: Option<String>,
-    asn: Option<i64>,
-    user_agent: Option<String>,
-    reference: Option<String>,
-    node: String,
-    recorded_at: TsValue,
-}
-
-impl From<NewLogged> for Row {
-    fn from(new: NewLogged) -> Row {
-        Row {
-            at: TsValue(new.at),
-            address: AddrValue(new.address),
-            method: new.method,
-            path: new.path,
-            status: new.status,
-            verdict: new.verdict,
-            sensitive: new.sensitive,
-            identity: new.identity,
-            country: new.country,
-            city: new.city,
-            asn: new.asn,
-            user_agent: new.user_agent,
-            reference: new.reference,
-            node: new.node.to_string(),
-            recorded_at: TsValue(new.recorded_at),
-        }
-    }
+/// Neighbours of one hour and node, recorded at once, together: records come in about the order of time.
+fn by_hour(batch: &[NewLogged]) -> impl Iterator<Item = &[NewLogged]> {
+    batch.chunk_by(|row, next| {
+        hour(row) == hour(next) && row.node == next.node && row.recorded_at == next.recorded_at
+    })
 }

@@ -57,7 +57,7 @@ pub(crate) fn burst(
 }
 
 pub(crate) async fn log(store: &Store, rows: Vec<NewLogged>) {
-    request_logs::write(&store.db, rows, |_| async { Ok(()) }.boxed()).await.unwrap();
+    request_logs::write(&store.db, rows, ()).await.unwrap();
 }
 
 pub(crate) async fn log_late(store: &Store, mut rows: Vec<NewLogged>, recorded_at: DateTime<Utc>) {

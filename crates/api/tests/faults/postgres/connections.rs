@@ -18,7 +18,7 @@ use super::{
 };
 
 const REPLICAS: u32 = 2;
-/// Of each replica's pool; see `Bed`.
+/// Of each replica, with the one for the log; see `Bed`.
 const POOL: u32 = 4;
 /// What PostgreSQL allows in all; three of them are kept for superusers.
 const CONNECTIONS: &str = "max_connections=24";

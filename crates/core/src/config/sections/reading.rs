@@ -161,7 +161,7 @@ impl Store {
         let default = Store::default().max_connections;
         Store {
             max_connections: layers.value("store.max_connections", default, |raw| {
-                let number = read::number(2, 1_000)(raw)?;
+                let number = read::number(3, 1_000)(raw)?;
                 u32::try_from(number).map_err(|error| error.to_string())
             }),
         }

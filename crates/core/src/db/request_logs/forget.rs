@@ -1,23 +1,25 @@
 //! What is taken out of the log, or never comes into it, because somebody is to be forgotten.
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use ipwarden_engine::network::Network;
 
 use super::NewLogged;
+use crate::db::forgotten::Tombstone;
 use crate::db::schema::request_logs;
 use crate::db::types::{AddrValue, TsValue};
-use crate::db::{Conn, DbError, forgotten};
+use crate::db::{Conn, DbError};
+
+/// When the oldest record of a batch was made: what was forgotten since then may take some of it.
+pub(super) fn oldest(batch: &[NewLogged]) -> Option<DateTime<Utc>> {
+    batch.iter().map(|row| row.at).min()
+}
 
 /// The records of a batch that nobody wants forgotten.
-pub(super) async fn remembered(
-    conn: &mut Conn,
-    batch: Vec<NewLogged>,
-) -> Result<Vec<NewLogged>, DbError> {
-    let Some(oldest) = batch.iter().map(|row| row.at).min() else { return Ok(batch) };
-    let forgotten = forgotten::since(conn, oldest).await?;
+pub(super) fn without(batch: Vec<NewLogged>, forgotten: &[Tombstone]) -> Vec<NewLogged> {
     let is_kept = |row: &NewLogged| !forgotten.iter().any(|one| one.takes(row.address, row.at));
-    Ok(batch.into_iter().filter(is_kept).collect())
+    batch.into_iter().filter(is_kept).collect()
 }
 
 /// Deletes the oldest records of `network`, some `about` of them. Returns how many went, and whether there
