@@ -471,6 +471,22 @@ async fn retention_drops_old_days_but_not_what_was_imported_lately() {
 }
 
 #[tokio::test]
+async fn a_day_that_another_process_dropped_is_made_again() {
+    every_store(async |store: Store| {
+        let Some(url) = &store.postgres_url else { return };
+        let other = Db::postgres(url, 2).unwrap();
+        let old = now() - TimeDelta::days(40);
+        let write = || request_logs::write(&store.db, vec![logged(old, "192.0.2.1", "/")], ());
+        write().await.unwrap();
+        assert_eq!(partitions::drop_old(&other, TimeDelta::days(30), now()).await.unwrap(), 1);
+        let refused = write().await;
+        assert!(matches!(refused, Err(DbError::Query(_))), "{refused:?}");
+        write().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn only_nodes_seen_within_fifteen_seconds_are_live() {
     every_store(async |store: Store| {
         store

@@ -1,6 +1,5 @@
--- What a batch of the log consists of on its way into request_logs. A type of its own, so that a version
--- that adds a column can bring its type and leave this one to the version before, which still runs
--- beside it.
+-- What a batch of the log consisted of on its way into request_logs before it came by COPY. To be dropped in a
+-- later version: one that still uses it may run beside this one.
 create type request_log_row as (
     id          bigint,
     at          timestamptz,
@@ -22,5 +21,5 @@ create type request_log_row as (
 
 -- A batch takes its ids as a block, by one call, and gives them to its rows itself: it is written in the
 -- order of addresses, which is cheaper for the index, and ids are to rise with time all the same.
--- As many as request_logs::write gives to one block.
+-- As many as one block has in request_logs/copying.rs.
 alter sequence request_log_ids increment by 10000 cache 1;

@@ -265,7 +265,6 @@ fn day(partition: &str) -> Option<NaiveDate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::request_logs::{self, NewLogged};
 
     #[tokio::test]
     async fn a_day_has_each_index_of_its_log_once() {
@@ -284,41 +283,5 @@ mod tests {
             assert (select count(*) = 3 from pg_indexes where tablename = 'request_logs_20261123'); \
             end $$";
         db.run(move |conn| conn.batch(check).boxed()).await.expect("each is there");
-    }
-
-    #[tokio::test]
-    async fn a_day_that_another_process_dropped_is_made_again() {
-        let database = ipwarden_testbed::postgres_database().expect("PostgreSQL runs");
-        let open = || Db::postgres(database.url(), 2).expect("its URL is one");
-        let db = open();
-        db.migrate().await.expect("it is empty");
-        let old = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
-        let write = async || {
-            let row = NewLogged {
-                at: old,
-                address: "192.0.2.1".parse().expect("it is an address"),
-                method: "GET".to_owned(),
-                path: "/".to_owned(),
-                status: 200,
-                verdict: "allowed",
-                sensitive: false,
-                identity: None,
-                country: None,
-                city: None,
-                asn: None,
-                user_agent: None,
-                reference: None,
-                node: "a".into(),
-                recorded_at: old,
-            };
-            request_logs::write(&db, vec![row], ()).await
-        };
-        write().await.expect("its day is made");
-        let later = old + TimeDelta::days(40);
-        let dropped = drop_old(&open(), TimeDelta::days(30), later).await.expect("it is old");
-        assert_eq!(dropped, 1);
-        let refused = write().await;
-        assert!(matches!(refused, Err(DbError::Query(_))), "{refused:?}");
-        write().await.expect("its day is made again");
     }
 }
